@@ -1,0 +1,26 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <tuple>
+
+namespace mistral_ext::ops {
+
+// y = x weight^T, fp32 accumulation for the 16-bit types.
+//   x: [..., in_features], weight: [out_features, in_features]; one floating dtype and device, any
+//     strides.
+//   Returns [..., out_features], contiguous, x's dtype.
+// On CPU a product of few rows streams the weight once through a kernel of ours; wider ones are
+// ATen's. Throws ValueError where a shape, dtype or device does not fit. Differentiable.
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight);
+
+// Returns (grad_x, grad_weight).
+std::tuple<at::Tensor, at::Tensor> linear_backward(const at::Tensor& grad_y,
+                                                   const at::Tensor& x,
+                                                   const at::Tensor& weight);
+
+// What every backend, Meta included, calls first.
+void check_linear(const at::Tensor& x, const at::Tensor& weight);
+void check_linear_backward(const at::Tensor& grad_y, const at::Tensor& x, const at::Tensor& weight);
+
+}  // namespace mistral_ext::ops
