@@ -24,6 +24,17 @@ std::tuple<at::Tensor, at::Tensor> add_rms_norm_backward(const at::Tensor& grad_
                                                          const at::Tensor& weight,
                                                          double eps);
 
+// The same in plain ATen: the oracle of the tests, and what runs where no kernel of ours does.
+std::tuple<at::Tensor, at::Tensor> add_rms_norm_reference(const at::Tensor& x,
+                                                          const at::Tensor& residual,
+                                                          const at::Tensor& weight,
+                                                          double eps);
+std::tuple<at::Tensor, at::Tensor> add_rms_norm_backward_reference(const at::Tensor& grad_y,
+                                                                   const at::Tensor& grad_sum,
+                                                                   const at::Tensor& sum,
+                                                                   const at::Tensor& weight,
+                                                                   double eps);
+
 // What every backend, Meta included, calls first.
 void check_add_rms_norm(const at::Tensor& x,
                         const at::Tensor& residual,

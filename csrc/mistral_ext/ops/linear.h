@@ -12,12 +12,19 @@ namespace mistral_ext::ops {
 //   Returns [..., out_features], contiguous, x's dtype.
 // On CPU a product of few rows streams the weight once through a kernel of ours; wider ones are
 // ATen's. Throws ValueError where a shape, dtype or device does not fit. Differentiable.
+// Call it as ops::linear: argument-dependent lookup finds at::linear too.
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight);
 
 // Returns (grad_x, grad_weight).
 std::tuple<at::Tensor, at::Tensor> linear_backward(const at::Tensor& grad_y,
                                                    const at::Tensor& x,
                                                    const at::Tensor& weight);
+
+// The same in plain ATen: the oracle of the tests, and what runs where no kernel of ours does.
+at::Tensor linear_reference(const at::Tensor& x, const at::Tensor& weight);
+std::tuple<at::Tensor, at::Tensor> linear_backward_reference(const at::Tensor& grad_y,
+                                                             const at::Tensor& x,
+                                                             const at::Tensor& weight);
 
 // What every backend, Meta included, calls first.
 void check_linear(const at::Tensor& x, const at::Tensor& weight);

@@ -23,11 +23,25 @@ std::tuple<at::Tensor, at::Tensor> rms_norm_backward(const at::Tensor& grad_y,
                                                      const at::Tensor& weight,
                                                      double eps);
 
+// The same in plain ATen: the oracle of the tests, and what runs where no kernel of ours does.
+at::Tensor rms_norm_reference(const at::Tensor& x, const at::Tensor& weight, double eps);
+std::tuple<at::Tensor, at::Tensor> rms_norm_backward_reference(const at::Tensor& grad_y,
+                                                               const at::Tensor& x,
+                                                               const at::Tensor& weight,
+                                                               double eps);
+
 // What every backend, Meta included, calls first.
 void check_rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 void check_rms_norm_backward(const at::Tensor& grad_y,
                              const at::Tensor& x,
                              const at::Tensor& weight,
                              double eps);
+
+// What the norms' checks share: `argument` is the name of the tensor to be normalised.
+void check_norm(const char* op,
+                const char* argument,
+                const at::Tensor& x,
+                const at::Tensor& weight,
+                double eps);
 
 }  // namespace mistral_ext::ops

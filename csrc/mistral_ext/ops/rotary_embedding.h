@@ -19,7 +19,8 @@ namespace mistral_ext::ops {
 //     ValueError; elsewhere the indexing kernel's own check applies.
 //   cos_sin: fp32 [table, head_dim]: head_dim/2 cosines, then head_dim/2 sines, with the rope
 //     type's attention factor already multiplied in.
-//   query_scale: fp32 [batch, seq] or [1, seq], multiplies the rotated query (Ministral 3's scale by
+//   query_scale: fp32 [batch, seq] or [1, seq], multiplies the rotated query (Ministral 3's scale
+//   by
 //     position), or none.
 //   Returns (query, key), contiguous, of the same shapes and dtype.
 // Differentiable in query and key.
@@ -32,6 +33,20 @@ std::tuple<at::Tensor, at::Tensor> rotary_embedding(
 
 // The transpose of the rotation: (grad_query, grad_key) with respect to the inputs.
 std::tuple<at::Tensor, at::Tensor> rotary_embedding_backward(
+    const at::Tensor& grad_query,
+    const at::Tensor& grad_key,
+    const at::Tensor& positions,
+    const at::Tensor& cos_sin,
+    const std::optional<at::Tensor>& query_scale = std::nullopt);
+
+// The same in plain ATen: the oracle of the tests, and what runs where no kernel of ours does.
+std::tuple<at::Tensor, at::Tensor> rotary_embedding_reference(
+    const at::Tensor& query,
+    const at::Tensor& key,
+    const at::Tensor& positions,
+    const at::Tensor& cos_sin,
+    const std::optional<at::Tensor>& query_scale = std::nullopt);
+std::tuple<at::Tensor, at::Tensor> rotary_embedding_backward_reference(
     const at::Tensor& grad_query,
     const at::Tensor& grad_key,
     const at::Tensor& positions,
