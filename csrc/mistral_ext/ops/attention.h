@@ -15,14 +15,15 @@ namespace mistral_ext::ops {
 //   value: [batch, key_len, kv_heads, head_dim]; kv_heads divides heads, query head h reads key
 //   head
 //     h / (heads / kv_heads). One floating dtype and device; any strides.
-//   Query i stands at key slot key_len - query_len + i (bottom-right aligned). The key at slot j is
+//   query_len <= key_len; query i stands at key slot key_len - query_len + i (bottom-right
+//   aligned). The key at slot j is
 //   visible to the query at slot s where all of these hold:
 //     is_causal:          j <= s
 //     sliding_window > 0: j > s - sliding_window         (itself included; 0 is full attention)
-//     mask [batch, key_len]:                  bool, or integer (nonzero is visible)
-//     mask [batch|1, heads|1, query_len, key_len]: bool (true is visible), or floating: added to
-//     the
-//       scaled scores, with -inf (or the dtype's lowest value) hiding a key. It gets no gradient.
+//     mask [batch|1, key_len]: bool, or integer (nonzero is visible)
+//     mask [batch|1, heads|1, query_len|1, key_len|1]: bool (true is visible), or floating: added
+//       to the scaled scores, with -inf (or the mask dtype's lowest value) hiding a key. It gets no
+//       gradient.
 //     sequence_ids [batch|1, key_len], int64: sequence_ids[j] == sequence_ids[s] (packed sequences)
 //   Returns (output, logsumexp): output [batch, query_len, heads, head_dim], contiguous, query's
 //   dtype; logsumexp [batch, heads, query_len], fp32 (fp64 for fp64), of the scaled scores, -inf
@@ -63,5 +64,16 @@ void check_attention(const char* name,
                      int64_t sliding_window,
                      const std::optional<at::Tensor>& mask,
                      const std::optional<at::Tensor>& sequence_ids);
+void check_attention_backward(const at::Tensor& grad_output,
+                              const at::Tensor& query,
+                              const at::Tensor& key,
+                              const at::Tensor& value,
+                              const at::Tensor& output,
+                              const at::Tensor& logsumexp,
+                              double scale,
+                              bool is_causal,
+                              int64_t sliding_window,
+                              const std::optional<at::Tensor>& mask,
+                              const std::optional<at::Tensor>& sequence_ids);
 
 }  // namespace mistral_ext::ops

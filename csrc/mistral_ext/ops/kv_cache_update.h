@@ -21,13 +21,12 @@ void kv_cache_update_(const at::Tensor& key_cache,
                       const at::Tensor& value,
                       c10::SymInt start);
 
-// Returns (grad_key_cache, grad_value_cache) with the overwritten slots zero, and (grad_key,
-// grad_value), [batch, length, kv_heads, head_dim], read out of those slots.
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> kv_cache_update_backward(
-    const at::Tensor& grad_key_cache,
-    const at::Tensor& grad_value_cache,
-    c10::SymInt start,
-    c10::SymInt length);
+// The gradient of one cache and of the tokens written into it: returns grad_cache with the
+// overwritten slots zero, and those slots as [batch, length, kv_heads, head_dim].
+//   grad_cache: [batch, kv_heads, capacity, head_dim], the gradient of the cache after the update.
+std::tuple<at::Tensor, at::Tensor> kv_cache_update_backward(const at::Tensor& grad_cache,
+                                                            c10::SymInt start,
+                                                            c10::SymInt length);
 
 // What every backend, Meta included, calls first.
 void check_kv_cache_update(const at::Tensor& key_cache,
@@ -35,5 +34,8 @@ void check_kv_cache_update(const at::Tensor& key_cache,
                            const at::Tensor& key,
                            const at::Tensor& value,
                            const c10::SymInt& start);
+void check_kv_cache_update_backward(const at::Tensor& grad_cache,
+                                    const c10::SymInt& start,
+                                    const c10::SymInt& length);
 
 }  // namespace mistral_ext::ops

@@ -44,8 +44,8 @@ TORCH_LIBRARY(mistral_ext, m) {
       " SymInt start) -> ()",
       tags);
   m.def(
-      "kv_cache_update_backward(Tensor grad_key_cache, Tensor grad_value_cache, SymInt start,"
-      " SymInt length) -> (Tensor, Tensor, Tensor, Tensor)",
+      "kv_cache_update_backward(Tensor grad_cache, SymInt start, SymInt length)"
+      " -> (Tensor, Tensor)",
       tags);
 
   m.def("linear(Tensor x, Tensor weight) -> Tensor", tags);
