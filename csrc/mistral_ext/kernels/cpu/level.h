@@ -5,12 +5,15 @@
 
 #if defined(__x86_64__)
 #define MISTRAL_EXT_FOR_EACH_LEVEL(X) X(plain) X(avx2) X(avx512) X(avx512_bf16)
-#define MISTRAL_EXT_AT_LEVEL(...)                                                              \
-  ::mistral_ext::kernels::cpu::pick(                                                           \
-      &plain::__VA_ARGS__, &avx2::__VA_ARGS__, &avx512::__VA_ARGS__, &avx512_bf16::__VA_ARGS__)
+#define MISTRAL_EXT_AT_LEVEL(...)                                                      \
+  ::mistral_ext::kernels::cpu::pick(&::mistral_ext::kernels::cpu::plain::__VA_ARGS__,  \
+                                    &::mistral_ext::kernels::cpu::avx2::__VA_ARGS__,   \
+                                    &::mistral_ext::kernels::cpu::avx512::__VA_ARGS__, \
+                                    &::mistral_ext::kernels::cpu::avx512_bf16::__VA_ARGS__)
 #else
 #define MISTRAL_EXT_FOR_EACH_LEVEL(X) X(plain)
-#define MISTRAL_EXT_AT_LEVEL(...) ::mistral_ext::kernels::cpu::pick(&plain::__VA_ARGS__)
+#define MISTRAL_EXT_AT_LEVEL(...) \
+  ::mistral_ext::kernels::cpu::pick(&::mistral_ext::kernels::cpu::plain::__VA_ARGS__)
 #endif
 
 namespace mistral_ext::kernels::cpu {

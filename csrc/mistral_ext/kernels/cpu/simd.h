@@ -56,8 +56,7 @@ inline void store(bfloat16* p, vfloat v) {
   const vuint rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   const vuint quiet = (bits >> 16) | 0x40u;
   const vuint is_nan = (vuint)(v != v);
-  const vhalfbits half =
-      __builtin_convertvector((rounded & ~is_nan) | (quiet & is_nan), vhalfbits);
+  const vhalfbits half = __builtin_convertvector((rounded & ~is_nan) | (quiet & is_nan), vhalfbits);
   std::memcpy(p, &half, sizeof half);
 #endif
 }
@@ -86,6 +85,54 @@ inline void store(float16* p, vfloat v) {
 #endif
 }
 
+// v as T would hold it: rounded to T and widened again.
+template <typename T>
+inline vfloat round_to(vfloat v) {
+  T rounded[kLanes];
+  store(rounded, v);
+  return load(rounded);
+}
+
+template <>
+inline vfloat round_to<float>(vfloat v) {
+  return v;
+}
+
+#if defined(__AVX512F__)
+
+inline __mmask16 first_lanes(int64_t n) { return static_cast<__mmask16>((1u << n) - 1u); }
+
+// The first n < kLanes elements; the other lanes are `fill`. Nothing past p + n is read.
+inline vfloat load_partial(const float* p, int64_t n, float fill = 0.0f) {
+  return (vfloat)_mm512_mask_loadu_ps(_mm512_set1_ps(fill), first_lanes(n), p);
+}
+
+inline vfloat load_partial(const bfloat16* p, int64_t n, float fill = 0.0f) {
+  const __m512i half = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first_lanes(n), p));
+  return (vfloat)_mm512_mask_slli_epi32(
+      _mm512_castps_si512(_mm512_set1_ps(fill)), first_lanes(n), half, 16);
+}
+
+inline vfloat load_partial(const float16* p, int64_t n, float fill = 0.0f) {
+  const __m256i half = _mm256_maskz_loadu_epi16(first_lanes(n), p);
+  return (vfloat)_mm512_mask_cvtph_ps(_mm512_set1_ps(fill), first_lanes(n), half);
+}
+
+// Writes the first n < kLanes lanes.
+inline void store_partial(float* p, vfloat v, int64_t n) {
+  _mm512_mask_storeu_ps(p, first_lanes(n), (__m512)v);
+}
+
+template <typename T>
+inline void store_partial(T* p, vfloat v, int64_t n) {
+  T rounded[kLanes];
+  store(rounded, v);
+  _mm256_mask_storeu_epi16(
+      p, first_lanes(n), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rounded)));
+}
+
+#else
+
 // The first n < kLanes elements; the other lanes are `fill`. Nothing past p + n is read.
 template <typename T>
 inline vfloat load_partial(const T* p, int64_t n, float fill = 0.0f) {
@@ -98,6 +145,61 @@ inline vfloat load_partial(const T* p, int64_t n, float fill = 0.0f) {
 template <typename T>
 inline void store_partial(T* p, vfloat v, int64_t n) {
   for (int64_t i = 0; i < n; ++i) p[i] = from_float<T>(v[i]);
+}
+
+#endif
+
+// A vector's worth of elements, as a count known when compiling.
+struct Whole {};
+
+template <typename T>
+inline vfloat load(const T* p, Whole) {
+  return load(p);
+}
+
+template <typename T>
+inline vfloat load(const T* p, int64_t n) {
+  return load_partial(p, n);
+}
+
+template <typename T>
+inline void store(T* p, vfloat v, Whole) {
+  store(p, v);
+}
+
+template <typename T>
+inline void store(T* p, vfloat v, int64_t n) {
+  store_partial(p, v, n);
+}
+
+// Calls body(i, count) for each vector of [0, n): count is Whole, and a number for a shorter last.
+template <typename Body>
+inline void for_each_vector(int64_t n, Body body) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) body(i, Whole{});
+  if (i < n) body(i, n - i);
+}
+
+inline float sum(vfloat v);
+
+// The sum of term(i, count) over the vectors of [0, n). Four running sums hide the latency of an
+// addition and keep its rounding errors small.
+template <typename Term>
+inline float sum_over_vectors(int64_t n, Term term) {
+  vfloat a = {};
+  vfloat b = {};
+  vfloat c = {};
+  vfloat d = {};
+  int64_t i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+    a += term(i, Whole{});
+    b += term(i + kLanes, Whole{});
+    c += term(i + 2 * kLanes, Whole{});
+    d += term(i + 3 * kLanes, Whole{});
+  }
+  for (; i + kLanes <= n; i += kLanes) a += term(i, Whole{});
+  if (i < n) b += term(i, n - i);
+  return sum((a + b) + (c + d));
 }
 
 inline vfloat select(vint mask, vfloat yes, vfloat no) {
