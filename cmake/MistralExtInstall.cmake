@@ -1,1 +1,41 @@
-include(GNUInstallDirs)
+# What `cmake --install` lays out, with the Python package folder, or any C++ prefix, as the prefix:
+#   lib/libmistral_ext.so   include/mistral_ext/...   share/cmake/mistral_ext/...
+#   _C.<abi>.so, _build_info.py (with MISTRAL_EXT_PYTHON)
+# MISTRAL_EXT_INPLACE gives the source's mistral_ext/ the same at build time; its targets file names
+# the source's headers.
+include(CMakePackageConfigHelpers)
+
+set(config_folder "${CMAKE_CURRENT_BINARY_DIR}/config")
+if(MISTRAL_EXT_INPLACE)
+  set(config_folder "${CMAKE_CURRENT_SOURCE_DIR}/mistral_ext/share/cmake/mistral_ext")
+endif()
+set(install_config share/cmake/mistral_ext)
+
+configure_package_config_file(
+  "${CMAKE_CURRENT_SOURCE_DIR}/cmake/mistral_extConfig.cmake.in" "${config_folder}/mistral_extConfig.cmake"
+  INSTALL_DESTINATION ${install_config} NO_SET_AND_CHECK_MACRO)
+write_basic_package_version_file("${config_folder}/mistral_extConfigVersion.cmake" COMPATIBILITY SameMinorVersion)
+configure_file(cmake/mistral_ext_find_torch.cmake "${config_folder}/mistral_ext_find_torch.cmake" COPYONLY)
+
+install(TARGETS mistral_ext EXPORT mistral_ext LIBRARY DESTINATION lib)
+install(EXPORT mistral_ext NAMESPACE mistral_ext:: FILE mistral_extTargets.cmake DESTINATION ${install_config})
+install(FILES "${config_folder}/mistral_extConfig.cmake" "${config_folder}/mistral_extConfigVersion.cmake"
+              "${config_folder}/mistral_ext_find_torch.cmake" DESTINATION ${install_config})
+install(DIRECTORY csrc/mistral_ext DESTINATION include FILES_MATCHING PATTERN "*.h" PATTERN bindings EXCLUDE)
+if(MISTRAL_EXT_INPLACE)
+  export(EXPORT mistral_ext NAMESPACE mistral_ext:: FILE "${config_folder}/mistral_extTargets.cmake")
+endif()
+
+if(MISTRAL_EXT_PYTHON)
+  set(build_info "${config_folder}/_build_info.py")
+  if(MISTRAL_EXT_INPLACE)
+    set(build_info "${CMAKE_CURRENT_SOURCE_DIR}/mistral_ext/_build_info.py")
+  endif()
+  set(python_cuda False)
+  if(MISTRAL_EXT_CUDA)
+    set(python_cuda True)
+  endif()
+  configure_file(cmake/_build_info.py.in "${build_info}" @ONLY)
+  install(FILES "${build_info}" DESTINATION .)
+  install(TARGETS _C LIBRARY DESTINATION .)
+endif()

@@ -5,8 +5,12 @@ if(MISTRAL_EXT_WERROR)
   list(APPEND mistral_ext_warnings -Werror)
 endif()
 
+# __FILE__ in an error names the file as a reader knows it, not where it lay on the machine that built.
+set(mistral_ext_prefix_maps
+    "-ffile-prefix-map=${CMAKE_SOURCE_DIR}/=" "-ffile-prefix-map=${TORCH_INSTALL_PREFIX}/include/=")
+
 function(mistral_ext_configure target)
-  target_compile_options(${target} PRIVATE ${mistral_ext_warnings})
+  target_compile_options(${target} PRIVATE ${mistral_ext_warnings} ${mistral_ext_prefix_maps})
   if(MISTRAL_EXT_SANITIZE)
     target_compile_options(${target} PRIVATE -fsanitize=address,undefined -fno-sanitize-recover=undefined
                                              -fno-omit-frame-pointer -g -O1)

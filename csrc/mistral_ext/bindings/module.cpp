@@ -1,0 +1,20 @@
+// The Python module mistral_ext._C. What it binds is split by topic: bind_<topic>.cpp.
+
+#include <pybind11/pybind11.h>
+#include <torch/version.h>
+
+#include "mistral_ext/kernels/cpu/level.h"
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(_C, m) {
+  namespace cpu = mistral_ext::kernels::cpu;
+  m.doc() = "The C++ side of mistral_ext.";
+  m.attr("version") = MISTRAL_EXT_VERSION;
+  m.attr("torch_version") = TORCH_VERSION;
+  m.def(
+      "cpu_level",
+      [] { return cpu::level_name(cpu::active_level()); },
+      "The instruction-set level of the CPU kernels in use: the machine's best, or what\n"
+      "MISTRAL_EXT_CPU_LEVEL forces. RuntimeError where the machine lacks the forced level.");
+}
