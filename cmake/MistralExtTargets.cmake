@@ -40,8 +40,8 @@ function(mistral_ext_add_level_sources target)
       target_include_directories(${objects} PRIVATE "${CMAKE_SOURCE_DIR}/csrc")
       target_compile_definitions(${objects} PRIVATE MISTRAL_EXT_LEVEL=${level})
       target_compile_options(${objects} PRIVATE -fno-math-errno -fno-trapping-math -Wno-psabi ${mistral_ext_flags_${level}})
-      # GCC 12 takes the undefined operand inside its own AVX-512 intrinsics for a mistake of ours.
-      target_compile_options(${objects} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
+      # GCC 12 takes the undefined operands inside its own AVX-512 intrinsics for a mistake of ours.
+      target_compile_options(${objects} PRIVATE "$<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized;-Wno-maybe-uninitialized>")
       if(NOT MISTRAL_EXT_SANITIZE)
         target_compile_options(${objects} PRIVATE -O3)
       endif()
