@@ -1,0 +1,48 @@
+#include "mistral_ext/cache/kv_cache.h"
+
+#include "mistral_ext/core/check.h"
+
+namespace mistral_ext::cache {
+
+KVCache::KVCache(const std::vector<int64_t>& windows) {
+  MISTRAL_EXT_CHECK(!windows.empty(), "cache: windows must have one entry a layer, got none");
+  layers_.reserve(windows.size());
+  for (const int64_t window : windows) {
+    MISTRAL_EXT_CHECK(window >= 0, "cache: a window must be 0 or positive, got {}", window);
+    layers_.emplace_back(window);
+  }
+}
+
+int64_t KVCache::nbytes() const {
+  int64_t total = 0;
+  for (const auto& layer : layers_) total += layer.nbytes();
+  return total;
+}
+
+void KVCache::reserve(int64_t tokens) {
+  for (auto& layer : layers_) layer.reserve(tokens);
+}
+
+void KVCache::drop_last(int64_t tokens) {
+  for (auto& layer : layers_) layer.check_drop(tokens);
+  for (auto& layer : layers_) layer.drop_last(tokens);
+}
+
+void KVCache::record_past() {
+  for (auto& layer : layers_) layer.record_past();
+}
+
+void KVCache::select_rows(const at::Tensor& indices) {
+  for (auto& layer : layers_) layer.select_rows(indices);
+}
+
+void KVCache::repeat_rows(int64_t repeats) {
+  MISTRAL_EXT_CHECK(repeats > 0, "cache: repeats must be positive, got {}", repeats);
+  for (auto& layer : layers_) layer.repeat_rows(repeats);
+}
+
+void KVCache::reset() {
+  for (auto& layer : layers_) layer.reset();
+}
+
+}  // namespace mistral_ext::cache

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "mistral_ext/cache/kv_cache_layer.h"
+#include "mistral_ext/core/config.h"
+
+namespace mistral_ext::cache {
+
+// The keys and values of every layer of one model. Batch size, dtype and device are those of the
+// first tokens that enter.
+class KVCache {
+ public:
+  // windows: one entry a layer, 0 for full attention.
+  explicit KVCache(const std::vector<int64_t>& windows);
+  explicit KVCache(const MistralConfig& config) : KVCache(config.layer_windows) {}
+
+  KVCacheLayer& layer(int64_t index) { return layers_.at(index); }
+  const KVCacheLayer& layer(int64_t index) const { return layers_.at(index); }
+  int64_t num_layers() const { return std::ssize(layers_); }
+
+  // Tokens seen: the position of the next one where nothing is padded.
+  int64_t seen() const { return layers_.front().seen(); }
+  // 0 while the cache is empty.
+  int64_t batch_size() const { return layers_.front().batch_size(); }
+  bool requires_grad() const { return layers_.front().requires_grad(); }
+  // Bytes allocated for keys and values.
+  int64_t nbytes() const;
+
+  // Each of these is KVCacheLayer's, on every layer.
+  void reserve(int64_t tokens);
+  void drop_last(int64_t tokens);
+  void record_past();
+  void select_rows(const at::Tensor& indices);
+  void repeat_rows(int64_t repeats);
+  void reset();
+
+ private:
+  std::vector<KVCacheLayer> layers_;
+};
+
+}  // namespace mistral_ext::cache

@@ -1,0 +1,225 @@
+#include "mistral_ext/cache/kv_cache_layer.h"
+
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+
+#include "mistral_ext/core/check.h"
+#include "mistral_ext/ops/kv_cache_update.h"
+
+namespace mistral_ext::cache {
+namespace {
+
+constexpr int64_t kFirstCapacity = 64;
+
+// [batch, seq, heads, head_dim] <-> [batch, heads, seq, head_dim]
+at::Tensor swap_heads(const at::Tensor& x) { return x.transpose(1, 2); }
+
+}  // namespace
+
+int64_t KVCacheLayer::kept() const {
+  return window_ == 0 || records_past_ ? stored_ : std::min(stored_, window_ - 1);
+}
+
+at::Tensor KVCacheLayer::ordered(const at::Tensor& buffer, int64_t newest) const {
+  if (!buffer.defined()) return buffer;
+  const int64_t capacity = buffer.size(2);
+  if (newest == 0) return buffer.narrow(2, 0, 0);
+  const int64_t first = (start_ + stored_ - newest) % capacity;
+  if (first + newest <= capacity) return buffer.narrow(2, first, newest);
+  const int64_t head = capacity - first;
+  return at::cat({buffer.narrow(2, first, head), buffer.narrow(2, 0, newest - head)}, 2);
+}
+
+KeyExtent KVCacheLayer::extent(int64_t new_tokens, bool differentiable) const {
+  const bool bounded = window_ > 0 && !records_past_;
+  const int64_t past = bounded ? std::min(stored_, window_ - 1) : stored_;
+  KeyExtent extent{seen_ - past, past + new_tokens, 0};
+  // One token into a full ring is read in slot order.
+  if (bounded && new_tokens == 1 && stored_ >= window_ && !differentiable) {
+    extent.rotation = (start_ + 1) % window_;
+  }
+  return extent;
+}
+
+void KVCacheLayer::check_fits(const at::Tensor& key, const at::Tensor& value) const {
+  MISTRAL_EXT_CHECK(key.dim() == 4 && key.sizes() == value.sizes(),
+                    "cache: key and value must be [batch, seq, kv_heads, head_dim] of one shape, "
+                    "got {} and {}",
+                    c10::str(key.sizes()),
+                    c10::str(value.sizes()));
+  if (!key_.defined()) return;
+  MISTRAL_EXT_CHECK(
+      key.size(0) == key_.size(0), "cache: batch must be {}, got {}", key_.size(0), key.size(0));
+  MISTRAL_EXT_CHECK(key.size(2) == key_.size(1) && key.size(3) == key_.size(3),
+                    "cache: heads and head_dim must be {} and {}, got {} and {}",
+                    key_.size(1),
+                    key_.size(3),
+                    key.size(2),
+                    key.size(3));
+  MISTRAL_EXT_CHECK(key.scalar_type() == key_.scalar_type(),
+                    "cache: dtype must be {}, got {}",
+                    c10::toString(key_.scalar_type()),
+                    c10::toString(key.scalar_type()));
+  MISTRAL_EXT_CHECK(key.device() == key_.device(),
+                    "cache: device must be {}, got {}",
+                    key_.device().str(),
+                    key.device().str());
+}
+
+void KVCacheLayer::reserve(int64_t tokens) {
+  reserved_ = std::max(reserved_, tokens);
+  if (key_.defined() && !requires_grad()) ensure_capacity(tokens, key_);
+}
+
+// Grows by doubling, up to the window. The stored slots are copied in order, so start_ becomes 0.
+void KVCacheLayer::ensure_capacity(int64_t slots, const at::Tensor& like) {
+  const int64_t limit = window_ > 0 ? window_ : std::max(slots, INT64_C(1) << 62);
+  slots = std::min(slots, limit);
+  if (key_.defined() && capacity() >= slots) return;
+  int64_t target = std::max({slots, reserved_, 2 * capacity(), kFirstCapacity});
+  target = std::min(target, limit);
+  // In the layout of update()'s arguments heads stand behind the sequence.
+  const bool first = !key_.defined();
+  const int64_t heads = first ? like.size(2) : key_.size(1);
+  const auto grow = [&](const at::Tensor& old) {
+    auto grown = at::empty({like.size(0), heads, target, like.size(3)}, like.options());
+    if (stored_ > 0) grown.narrow(2, 0, stored_).copy_(ordered(old, stored_));
+    return grown;
+  };
+  auto key = grow(key_);
+  auto value = grow(value_);
+  key_ = std::move(key);
+  value_ = std::move(value);
+  start_ = 0;
+}
+
+void KVCacheLayer::write(const at::Tensor& key, const at::Tensor& value) {
+  const int64_t count = key.size(1);
+  const int64_t size = capacity();
+  ops::kv_cache_update_(key_, value_, key, value, (start_ + stored_) % size);
+  const int64_t overwritten = std::max<int64_t>(stored_ + count - size, 0);
+  start_ = (start_ + overwritten) % size;
+  stored_ += count - overwritten;
+}
+
+KVCacheLayer::KeyValue KVCacheLayer::concatenate(const at::Tensor& key, const at::Tensor& value) {
+  const auto join = [&](const at::Tensor& buffer, const at::Tensor& fresh) {
+    return buffer.defined() && stored_ > 0 ? at::cat({ordered(buffer, kept()), swap_heads(fresh)}, 2)
+                                           : swap_heads(fresh);
+  };
+  const auto all_key = join(key_, key);
+  const auto all_value = join(value_, value);
+  const int64_t all = all_key.size(2);
+  const int64_t keep = window_ == 0 || records_past_ ? all : std::min(all, window_ - 1);
+  key_ = all_key.narrow(2, all - keep, keep);
+  value_ = all_value.narrow(2, all - keep, keep);
+  start_ = 0;
+  stored_ = keep;
+  return {swap_heads(all_key), swap_heads(all_value)};
+}
+
+KVCacheLayer::KeyValue KVCacheLayer::append_chunk_to_full_ring(const at::Tensor& key,
+                                                               const at::Tensor& value) {
+  const int64_t past = std::min(stored_, window_ - 1);
+  KeyValue all{key, value};
+  if (past > 0) {
+    all = {at::cat({swap_heads(ordered(key_, past)), key}, 1),
+           at::cat({swap_heads(ordered(value_, past)), value}, 1)};
+  }
+  ensure_capacity(window_, key);
+  const int64_t count = key.size(1);
+  const int64_t last = std::min(count, capacity());
+  write(key.narrow(1, count - last, last), value.narrow(1, count - last, last));
+  return all;
+}
+
+KVCacheLayer::KeyValue KVCacheLayer::update(const at::Tensor& key,
+                                            const at::Tensor& value,
+                                            bool differentiable) {
+  check_fits(key, value);
+  const int64_t count = key.size(1);
+  KeyValue visible;
+  if (differentiable || records_past_) {
+    visible = concatenate(key, value);
+  } else if (window_ > 0 && count > 1 && stored_ + count > window_) {
+    visible = append_chunk_to_full_ring(key, value);
+  } else {
+    // A buffer that a graph still refers to must not be written into.
+    if (requires_grad()) {
+      key_ = key_.detach().clone();
+      value_ = value_.detach().clone();
+    }
+    ensure_capacity(stored_ + count, key);
+    write(key, value);
+    visible = {swap_heads(key_.narrow(2, 0, stored_)), swap_heads(value_.narrow(2, 0, stored_))};
+  }
+  seen_ += count;
+  return visible;
+}
+
+void KVCacheLayer::assign(const at::Tensor& key, const at::Tensor& value, int64_t seen) {
+  MISTRAL_EXT_CHECK(key.dim() == 4 && key.sizes() == value.sizes() && key.size(2) <= seen,
+                    "cache: keys and values must be [batch, kv_heads, at most {}, head_dim] of one "
+                    "shape, got {} and {}",
+                    seen,
+                    c10::str(key.sizes()),
+                    c10::str(value.sizes()));
+  key_ = key;
+  value_ = value;
+  start_ = 0;
+  stored_ = key.size(2);
+  seen_ = seen;
+}
+
+void KVCacheLayer::check_drop(int64_t tokens) const {
+  MISTRAL_EXT_CHECK(tokens >= 0 && tokens <= seen_,
+                    "cache: the tokens to drop must be between 0 and {}, got {}",
+                    seen_,
+                    tokens);
+  const bool lossy = tokens > 0 && stored_ < seen_ && !records_past_;
+  TORCH_CHECK(!lossy,
+              "cache: the sliding window of ",
+              window_,
+              " has already overwritten what dropping ",
+              tokens,
+              " of ",
+              seen_,
+              " tokens would make visible again; record the past before (record_past)");
+}
+
+void KVCacheLayer::drop_last(int64_t tokens) {
+  check_drop(tokens);
+  stored_ -= tokens;
+  seen_ -= tokens;
+  if (records_past_ && window_ > 0 && stored_ > window_ - 1) {
+    start_ = (start_ + stored_ - (window_ - 1)) % capacity();
+    stored_ = window_ - 1;
+  }
+}
+
+void KVCacheLayer::select_rows(const at::Tensor& indices) {
+  if (!key_.defined()) return;
+  const auto rows = indices.to(key_.device());
+  key_ = key_.index_select(0, rows);
+  value_ = value_.index_select(0, rows);
+}
+
+void KVCacheLayer::repeat_rows(int64_t repeats) {
+  if (!key_.defined()) return;
+  key_ = key_.repeat_interleave(repeats, 0);
+  value_ = value_.repeat_interleave(repeats, 0);
+}
+
+void KVCacheLayer::reset() {
+  seen_ = 0;
+  stored_ = 0;
+  start_ = 0;
+  if (requires_grad()) {
+    key_ = at::Tensor();
+    value_ = at::Tensor();
+  }
+}
+
+}  // namespace mistral_ext::cache

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <torch/nn/module.h>
+
+#include <memory>
+
+#include "mistral_ext/cache/kv_cache_layer.h"
+#include "mistral_ext/core/config.h"
+#include "mistral_ext/layers/linear.h"
+#include "mistral_ext/layers/rotary_embedding.h"
+#include "mistral_ext/layers/visibility.h"
+
+namespace mistral_ext::layers {
+
+// Grouped-query self-attention with rotary positions (Ainslie et al. 2023, arXiv 2305.13245).
+class Attention : public torch::nn::Module {
+ public:
+  explicit Attention(const MistralConfig& config);
+
+  // hidden_states: [batch, seq, hidden_size] -> the same shape.
+  //   cache: appended to and read from, or null.
+  //   differentiable: gradients through the cache are wanted.
+  at::Tensor forward(const at::Tensor& hidden_states,
+                     const RotaryAngles& angles,
+                     const Visibility& visibility,
+                     cache::KVCacheLayer* cache,
+                     bool differentiable) const;
+
+ private:
+  int64_t head_dim_;
+  double scale_;
+  std::shared_ptr<Linear> q_proj_;
+  std::shared_ptr<Linear> k_proj_;
+  std::shared_ptr<Linear> v_proj_;
+  std::shared_ptr<Linear> o_proj_;
+};
+
+}  // namespace mistral_ext::layers

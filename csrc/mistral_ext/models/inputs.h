@@ -1,0 +1,34 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "mistral_ext/cache/kv_cache.h"
+
+namespace mistral_ext::models {
+
+// One call of the model. Undefined tensors are absent arguments.
+struct ModelInputs {
+  at::Tensor input_ids;      // int64 or int32 [batch, seq]; exactly one of this and the next
+  at::Tensor inputs_embeds;  // [batch, seq, hidden_size]
+  // [batch, past + seq], nonzero where there is a token; or [batch|1, heads|1, seq, keys], bool or
+  // added to the scores, which then says alone what is visible (no causal rule, no window).
+  at::Tensor attention_mask;
+  // int64 [batch|1, seq]; absent: past, past + 1, ... Where neither a mask nor a cache is given, a
+  // row whose positions do not rise by one is split there into packed sequences.
+  at::Tensor position_ids;
+  cache::KVCache* cache = nullptr;  // appended to
+  // Set where the caller's reference made a cache only to return it: a packed row is then not
+  // split, as in Hugging Face's forward with use_cache.
+  bool ignore_packing = false;
+  bool output_hidden_states = false;
+};
+
+struct ModelOutputs {
+  at::Tensor last_hidden_state;  // [batch, seq, hidden_size], after the last norm
+  // Where asked for: the embeddings, each layer's output, the last of them after the norm.
+  std::vector<at::Tensor> hidden_states;
+};
+
+}  // namespace mistral_ext::models

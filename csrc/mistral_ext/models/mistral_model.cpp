@@ -1,0 +1,88 @@
+#include "mistral_ext/models/mistral_model.h"
+
+#include <ATen/core/grad_mode.h>
+#include <torch/nn/modules/container/modulelist.h>
+
+#include <algorithm>
+#include <map>
+
+#include "mistral_ext/core/check.h"
+#include "mistral_ext/models/visibility_plan.h"
+
+namespace mistral_ext::models {
+
+MistralModel::MistralModel(const MistralConfig& config)
+    : torch::nn::Module("MistralModel"), config_(config), rotary_emb_(config) {
+  config.validate();
+  MISTRAL_EXT_CHECK(config.hidden_act == "silu" || config.hidden_act == "swish",
+                    "config: hidden_act must be silu, got {}",
+                    config.hidden_act);
+  embed_tokens_ = register_module(
+      "embed_tokens",
+      std::make_shared<layers::Embedding>(
+          config.vocab_size, config.hidden_size, config.pad_token_id));
+  auto list = std::make_shared<torch::nn::ModuleListImpl>();
+  for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
+    layers_.push_back(std::make_shared<DecoderLayer>(config));
+    list->push_back(layers_.back());
+  }
+  register_module("layers", list);
+  norm_ = register_module(
+      "norm", std::make_shared<layers::RMSNorm>(config.hidden_size, config.rms_norm_eps));
+}
+
+layers::RotaryAngles MistralModel::rotary_angles(const ModelInputs& inputs,
+                                                 const at::Tensor& embeds) {
+  if (inputs.position_ids.defined()) {
+    return rotary_emb_.at(inputs.position_ids.to(embeds.device(), at::kLong));
+  }
+  const int64_t past = inputs.cache == nullptr ? 0 : inputs.cache->seen();
+  return rotary_emb_.consecutive(past, embeds.size(1), embeds.device());
+}
+
+bool MistralModel::is_differentiable(const ModelInputs& inputs) const {
+  if (!at::GradMode::is_enabled()) return false;
+  if (inputs.inputs_embeds.defined() && inputs.inputs_embeds.requires_grad()) return true;
+  if (inputs.cache != nullptr && inputs.cache->requires_grad()) return true;
+  const auto all = parameters();
+  return std::any_of(all.begin(), all.end(), [](const auto& p) { return p.requires_grad(); });
+}
+
+ModelOutputs MistralModel::forward(const ModelInputs& inputs) {
+  check_inputs(inputs, config_.hidden_size);
+  MISTRAL_EXT_CHECK(
+      inputs.cache == nullptr || inputs.cache->num_layers() == config_.num_hidden_layers,
+      "past_key_values must have num_hidden_layers = {} layers, got {}",
+      config_.num_hidden_layers,
+      inputs.cache == nullptr ? 0 : inputs.cache->num_layers());
+  const bool differentiable = is_differentiable(inputs);
+  ResidualStream stream;
+  stream.sum = inputs.inputs_embeds.defined() ? inputs.inputs_embeds
+                                              : embed_tokens_->forward(inputs.input_ids);
+  const auto angles = rotary_angles(inputs, stream.sum);
+
+  // One plan a window: layers of the same window have seen the same tokens.
+  std::map<int64_t, layers::Visibility> plans;
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const int64_t window = config_.layer_windows[i];
+    if (plans.contains(window)) continue;
+    const auto* layer = inputs.cache == nullptr ? nullptr : &inputs.cache->layer(i);
+    plans.emplace(window, plan_visibility(inputs, window, layer, differentiable));
+  }
+
+  ModelOutputs outputs;
+  if (inputs.output_hidden_states) outputs.hidden_states.resize(layers_.size() + 1);
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const LayerContext context{angles,
+                               plans.at(config_.layer_windows[i]),
+                               inputs.cache == nullptr ? nullptr : &inputs.cache->layer(i),
+                               differentiable};
+    layers_[i]->forward(
+        stream, context, inputs.output_hidden_states ? &outputs.hidden_states[i] : nullptr);
+  }
+  outputs.last_hidden_state = add_and_normalise(*norm_, stream);
+  if (inputs.output_hidden_states) outputs.hidden_states.back() = outputs.last_hidden_state;
+  return outputs;
+}
+
+}  // namespace mistral_ext::models

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <torch/nn/module.h>
+
+#include <memory>
+#include <vector>
+
+#include "mistral_ext/core/config.h"
+#include "mistral_ext/layers/embedding.h"
+#include "mistral_ext/models/decoder_layer.h"
+#include "mistral_ext/models/inputs.h"
+
+namespace mistral_ext::models {
+
+// Embedding, decoder layers, last norm. Submodules carry Hugging Face's names.
+class MistralModel : public torch::nn::Module {
+ public:
+  explicit MistralModel(const MistralConfig& config);
+
+  // Throws ValueError where an input does not fit; nothing is appended to the cache then.
+  ModelOutputs forward(const ModelInputs& inputs);
+
+  const layers::Embedding& embed_tokens() const { return *embed_tokens_; }
+  const MistralConfig& config() const { return config_; }
+
+ private:
+  layers::RotaryAngles rotary_angles(const ModelInputs& inputs, const at::Tensor& embeds);
+  bool is_differentiable(const ModelInputs& inputs) const;
+
+  MistralConfig config_;
+  std::shared_ptr<layers::Embedding> embed_tokens_;
+  std::vector<std::shared_ptr<DecoderLayer>> layers_;
+  std::shared_ptr<layers::RMSNorm> norm_;
+  layers::RotaryEmbedding rotary_emb_;
+};
+
+}  // namespace mistral_ext::models

@@ -1,0 +1,137 @@
+#include "mistral_ext/models/visibility_plan.h"
+
+#include <ATen/ops/all.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/diff.h>
+#include <ATen/ops/roll.h>
+
+#include "mistral_ext/core/check.h"
+
+namespace mistral_ext::models {
+namespace {
+
+struct Shape {
+  int64_t batch;
+  int64_t seq;
+};
+
+const at::Tensor& tokens(const ModelInputs& inputs) {
+  return inputs.input_ids.defined() ? inputs.input_ids : inputs.inputs_embeds;
+}
+
+Shape shape_of(const ModelInputs& inputs) {
+  return {tokens(inputs).size(0), tokens(inputs).size(1)};
+}
+
+// Where positions do not rise by one a new sequence starts: int64 [batch, seq], its number. Nothing
+// where every row is one sequence (looked up on CPU alone: elsewhere it would wait for the device).
+std::optional<at::Tensor> packed_sequence_ids(const at::Tensor& position_ids) {
+  const auto before_first = position_ids.narrow(1, 0, 1).sub(1);
+  const auto starts = at::diff(position_ids, 1, 1, before_first).ne(1);
+  if (starts.is_cpu() && !starts.any().item<bool>()) return std::nullopt;
+  return starts.cumsum(1);
+}
+
+bool sees_every_token(const at::Tensor& mask) {
+  return mask.is_cpu() && at::all(mask).item<bool>();
+}
+
+// A ring's keys lie rotated: slot s holds key s - rotation of the ordered ones.
+at::Tensor in_slot_order(const at::Tensor& mask, int64_t rotation) {
+  return rotation == 0 ? mask : at::roll(mask, {rotation}, {mask.dim() - 1});
+}
+
+void check_attention_mask(const ModelInputs& inputs, const Shape& shape) {
+  const auto& mask = inputs.attention_mask;
+  MISTRAL_EXT_CHECK(mask.dim() == 2 || mask.dim() == 4,
+                    "attention_mask must have 2 or 4 dimensions, got {}",
+                    mask.dim());
+  if (mask.dim() == 4) return;  // ops::attention knows the number of keys and heads
+  const int64_t past = inputs.cache == nullptr ? 0 : inputs.cache->seen();
+  MISTRAL_EXT_CHECK(
+      mask.size(0) == shape.batch && mask.size(1) == past + shape.seq,
+      "attention_mask must have shape [{}, {}] (batch, {} cached and {} new tokens), got {}",
+      shape.batch,
+      past + shape.seq,
+      past,
+      shape.seq,
+      c10::str(mask.sizes()));
+}
+
+}  // namespace
+
+void check_inputs(const ModelInputs& inputs, int64_t hidden_size) {
+  const bool has_ids = inputs.input_ids.defined();
+  MISTRAL_EXT_CHECK(has_ids != inputs.inputs_embeds.defined(),
+                    "forward: exactly one of input_ids and inputs_embeds must be given, got {}",
+                    has_ids ? "both" : "neither");
+  if (has_ids) {
+    const auto& ids = inputs.input_ids;
+    MISTRAL_EXT_CHECK(
+        ids.dim() == 2, "input_ids must have 2 dimensions, got {}", ids.dim());
+    MISTRAL_EXT_CHECK(ids.scalar_type() == at::kLong || ids.scalar_type() == at::kInt,
+                      "input_ids must be int64 or int32, got {}",
+                      c10::toString(ids.scalar_type()));
+  } else {
+    const auto& x = inputs.inputs_embeds;
+    MISTRAL_EXT_CHECK(x.dim() == 3 && x.size(2) == hidden_size,
+                      "inputs_embeds must have shape [batch, seq, {}], got {}",
+                      hidden_size,
+                      c10::str(x.sizes()));
+  }
+  const Shape shape = shape_of(inputs);
+  MISTRAL_EXT_CHECK(shape.batch > 0 && shape.seq > 0,
+                    "{} must have at least one row and one token, got shape {}",
+                    has_ids ? "input_ids" : "inputs_embeds",
+                    c10::str(has_ids ? inputs.input_ids.sizes() : inputs.inputs_embeds.sizes()));
+  if (inputs.position_ids.defined()) {
+    const auto& positions = inputs.position_ids;
+    MISTRAL_EXT_CHECK(positions.dim() == 2 && positions.size(1) == shape.seq &&
+                          (positions.size(0) == shape.batch || positions.size(0) == 1),
+                      "position_ids must have shape [{} or 1, {}], got {}",
+                      shape.batch,
+                      shape.seq,
+                      c10::str(positions.sizes()));
+    MISTRAL_EXT_CHECK(
+        positions.scalar_type() == at::kLong || positions.scalar_type() == at::kInt,
+        "position_ids must be int64 or int32, got {}",
+        c10::toString(positions.scalar_type()));
+  }
+  if (inputs.cache != nullptr && inputs.cache->batch_size() > 0) {
+    MISTRAL_EXT_CHECK(inputs.cache->batch_size() == shape.batch,
+                      "past_key_values must hold a batch of {}, got {}",
+                      shape.batch,
+                      inputs.cache->batch_size());
+  }
+  if (inputs.attention_mask.defined()) check_attention_mask(inputs, shape);
+}
+
+layers::Visibility plan_visibility(const ModelInputs& inputs,
+                                   int64_t window,
+                                   const cache::KVCacheLayer* layer,
+                                   bool differentiable) {
+  const Shape shape = shape_of(inputs);
+  const auto extent = layer == nullptr ? cache::KeyExtent{0, shape.seq, 0}
+                                       : layer->extent(shape.seq, differentiable);
+  const auto mask = inputs.attention_mask.defined()
+                        ? inputs.attention_mask.to(tokens(inputs).device())
+                        : inputs.attention_mask;
+  if (mask.defined() && mask.dim() == 4) {
+    return {.is_causal = false, .mask = in_slot_order(mask, extent.rotation)};
+  }
+  // One query sees all the keys it is given: the causal rule and the window are already in them.
+  layers::Visibility plan{.is_causal = shape.seq > 1,
+                          .sliding_window = extent.length > window ? window : 0};
+  if (extent.rotation != 0) plan.sliding_window = 0;
+  if (mask.defined()) {
+    const auto visible = mask.narrow(1, extent.first_position, extent.length);
+    if (!sees_every_token(visible)) {
+      plan.mask = in_slot_order(visible.to(at::kBool), extent.rotation);
+    }
+  } else if (inputs.position_ids.defined() && layer == nullptr && !inputs.ignore_packing) {
+    plan.sequence_ids = packed_sequence_ids(inputs.position_ids);
+  }
+  return plan;
+}
+
+}  // namespace mistral_ext::models
