@@ -117,12 +117,15 @@ layers::Visibility plan_visibility(const ModelInputs& inputs,
                         ? inputs.attention_mask.to(tokens(inputs).device())
                         : inputs.attention_mask;
   if (mask.defined() && mask.dim() == 4) {
-    return {.is_causal = false, .mask = in_slot_order(mask, extent.rotation)};
+    layers::Visibility plan;
+    plan.is_causal = false;
+    plan.mask = in_slot_order(mask, extent.rotation);
+    return plan;
   }
   // One query sees all the keys it is given: the causal rule and the window are already in them.
-  layers::Visibility plan{.is_causal = shape.seq > 1,
-                          .sliding_window = extent.length > window ? window : 0};
-  if (extent.rotation != 0) plan.sliding_window = 0;
+  layers::Visibility plan;
+  plan.is_causal = shape.seq > 1;
+  if (extent.length > window && extent.rotation == 0) plan.sliding_window = window;
   if (mask.defined()) {
     const auto visible = mask.narrow(1, extent.first_position, extent.length);
     if (!sees_every_token(visible)) {
