@@ -1,8 +1,9 @@
 // The Python module mistral_ext._C. What it binds is split by topic: bind_<topic>.cpp.
 
 #include <pybind11/pybind11.h>
-#include <torch/version.h>
+#include <torch/headeronly/version.h>
 
+#include "mistral_ext/bindings/bindings.h"
 #include "mistral_ext/kernels/cpu/level.h"
 
 namespace py = pybind11;
@@ -17,4 +18,7 @@ PYBIND11_MODULE(_C, m) {
       [] { return cpu::level_name(cpu::active_level()); },
       "The instruction-set level of the CPU kernels in use: the machine's best, or what\n"
       "MISTRAL_EXT_CPU_LEVEL forces. RuntimeError where the machine lacks the forced level.");
+  mistral_ext::bindings::bind_config(m);
+  mistral_ext::bindings::bind_cache(m);
+  mistral_ext::bindings::bind_model(m);
 }

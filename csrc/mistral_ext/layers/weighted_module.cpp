@@ -7,20 +7,19 @@
 namespace mistral_ext::layers {
 
 WeightedModule::WeightedModule(const char* type_name, at::IntArrayRef weight_shape)
-    : torch::nn::Module(type_name) {
+    : torch::nn::Module(type_name), shape_(weight_shape.vec()) {
   register_parameter("weight",
                      at::empty(weight_shape, at::TensorOptions().device(at::kMeta)),
                      /*requires_grad=*/false);
 }
 
 void WeightedModule::set_weight(const at::Tensor& weight) {
-  auto& slot = parameters_[0].value();
-  MISTRAL_EXT_CHECK(weight.sizes() == slot.sizes(),
+  MISTRAL_EXT_CHECK(weight.sizes() == shape(),
                     "{}: weight must have shape {}, got {}",
                     name(),
-                    c10::str(slot.sizes()),
+                    c10::str(shape()),
                     c10::str(weight.sizes()));
-  slot = weight;
+  parameters_[0].value() = weight;
 }
 
 }  // namespace mistral_ext::layers

@@ -3,6 +3,8 @@
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 
+#include <vector>
+
 namespace mistral_ext::layers {
 
 // A module whose only state is the parameter `weight`. Layers are made on the meta device, without
@@ -14,8 +16,14 @@ class WeightedModule : public torch::nn::Module {
 
   const at::Tensor& weight() const { return parameters_[0].value(); }
 
+  // What the weight's shape has to be.
+  at::IntArrayRef shape() const { return shape_; }
+
   // Throws ValueError where the shape differs.
   void set_weight(const at::Tensor& weight);
+
+ private:
+  std::vector<int64_t> shape_;
 };
 
 }  // namespace mistral_ext::layers

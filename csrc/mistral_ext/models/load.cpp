@@ -8,7 +8,20 @@ namespace {
 constexpr const char* kHead = "lm_head.weight";
 constexpr const char* kEmbedding = "model.embed_tokens.weight";
 
-// Every weighted module by the name of its parameter.
+void check_tensor(const std::string& name, const at::Tensor& tensor, at::IntArrayRef shape) {
+  MISTRAL_EXT_CHECK(tensor.defined() && tensor.sizes() == shape,
+                    "load: {} must have shape {}, got {}",
+                    name,
+                    c10::str(shape),
+                    tensor.defined() ? c10::str(tensor.sizes()) : "no tensor");
+  MISTRAL_EXT_CHECK(tensor.is_floating_point(),
+                    "load: {} must be floating point, got {}",
+                    name,
+                    c10::toString(tensor.scalar_type()));
+}
+
+}  // namespace
+
 std::map<std::string, layers::WeightedModule*> weighted_modules(const MistralForCausalLM& model) {
   std::map<std::string, layers::WeightedModule*> found;
   for (const auto& item : model.named_modules("", /*include_self=*/false)) {
@@ -18,20 +31,6 @@ std::map<std::string, layers::WeightedModule*> weighted_modules(const MistralFor
   }
   return found;
 }
-
-void check_tensor(const std::string& name, const at::Tensor& tensor, const at::Tensor& expected) {
-  MISTRAL_EXT_CHECK(tensor.defined() && tensor.sizes() == expected.sizes(),
-                    "load: {} must have shape {}, got {}",
-                    name,
-                    c10::str(expected.sizes()),
-                    tensor.defined() ? c10::str(tensor.sizes()) : "no tensor");
-  MISTRAL_EXT_CHECK(tensor.is_floating_point(),
-                    "load: {} must be floating point, got {}",
-                    name,
-                    c10::toString(tensor.scalar_type()));
-}
-
-}  // namespace
 
 void load_parameters(MistralForCausalLM& model, const io::StateDict& state) {
   const auto modules = weighted_modules(model);
@@ -44,7 +43,7 @@ void load_parameters(MistralForCausalLM& model, const io::StateDict& state) {
     const auto& source = head_is_embedding && name == kHead ? kEmbedding : name;
     const auto entry = state.find(source);
     MISTRAL_EXT_CHECK(entry != state.end(), "load: {} is missing", source);
-    check_tensor(source, entry->second, module->weight());
+    check_tensor(source, entry->second, module->shape());
     found.emplace(name, entry->second);
   }
   const auto device = found.begin()->second.device();
@@ -62,7 +61,7 @@ void set_parameter(MistralForCausalLM& model, const std::string& name, const at:
   const auto modules = weighted_modules(model);
   const auto found = modules.find(name);
   MISTRAL_EXT_CHECK(found != modules.end(), "load: {} is not a parameter of this model", name);
-  check_tensor(name, tensor, found->second->weight());
+  check_tensor(name, tensor, found->second->shape());
   found->second->set_weight(tensor);
 }
 

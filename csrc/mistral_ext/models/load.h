@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <string>
 
 #include "mistral_ext/io/state_dict.h"
@@ -16,6 +17,9 @@ void load_parameters(MistralForCausalLM& model, const io::StateDict& state);
 // Replaces one parameter by name, sharing the tensor. Throws ValueError for an unknown name or a
 // wrong shape.
 void set_parameter(MistralForCausalLM& model, const std::string& name, const at::Tensor& tensor);
+
+// Every module that holds a weight, by the name of its parameter.
+std::map<std::string, layers::WeightedModule*> weighted_modules(const MistralForCausalLM& model);
 
 // The model's parameters by name, sharing their storage; a tied head is left out.
 io::StateDict state_dict(const MistralForCausalLM& model);

@@ -1,0 +1,100 @@
+#include <pybind11/stl.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include <memory>
+
+#include "mistral_ext/bindings/bindings.h"
+#include "mistral_ext/bindings/shared_weights.h"
+#include "mistral_ext/models/load.h"
+#include "mistral_ext/models/mistral_for_causal_lm.h"
+
+namespace py = pybind11;
+
+namespace mistral_ext::bindings {
+
+using models::MistralForCausalLM;
+
+namespace {
+
+at::Tensor or_undefined(const std::optional<at::Tensor>& tensor) {
+  return tensor.value_or(at::Tensor());
+}
+
+// (logits, or None with compute_logits=False; last hidden state; hidden states, empty unless asked)
+using ForwardResult =
+    std::tuple<std::optional<at::Tensor>, at::Tensor, std::vector<at::Tensor>>;
+
+ForwardResult forward(MistralForCausalLM& model,
+                      const std::optional<at::Tensor>& input_ids,
+                      const std::optional<at::Tensor>& inputs_embeds,
+                      const std::optional<at::Tensor>& attention_mask,
+                      const std::optional<at::Tensor>& position_ids,
+                      const std::shared_ptr<cache::KVCache>& cache,
+                      const std::variant<int64_t, at::Tensor>& logits_to_keep,
+                      bool compute_logits,
+                      bool output_hidden_states,
+                      bool ignore_packing) {
+  models::ModelInputs inputs;
+  inputs.input_ids = or_undefined(input_ids);
+  inputs.inputs_embeds = or_undefined(inputs_embeds);
+  inputs.attention_mask = or_undefined(attention_mask);
+  inputs.position_ids = or_undefined(position_ids);
+  inputs.cache = cache.get();
+  inputs.ignore_packing = ignore_packing;
+  inputs.output_hidden_states = output_hidden_states;
+  const py::gil_scoped_release no_gil;
+  if (!compute_logits) {
+    auto outputs = model.model().forward(inputs);
+    return {std::nullopt, outputs.last_hidden_state, std::move(outputs.hidden_states)};
+  }
+  auto outputs = model.forward(inputs, logits_to_keep);
+  return {outputs.logits, outputs.model.last_hidden_state, std::move(outputs.model.hidden_states)};
+}
+
+}  // namespace
+
+void bind_model(py::module_& m) {
+  py::class_<MistralForCausalLM, std::shared_ptr<MistralForCausalLM>>(
+      m, "MistralForCausalLM", "The C++ model. Made without storage; its parameters are put in.")
+      .def(py::init<const MistralConfig&>(), py::arg("config"))
+      .def_property_readonly("config", &MistralForCausalLM::config)
+      .def(
+          "load_parameters",
+          [](MistralForCausalLM& model, const io::StateDict& state) {
+            models::load_parameters(model, state);
+          },
+          py::arg("state_dict"),
+          "Shares the tensors' storage. ValueError for a missing, unknown or mis-shaped one.")
+      .def(
+          "state_dict",
+          [](const MistralForCausalLM& model) { return models::state_dict(model); },
+          "The parameters by Hugging Face's names, sharing storage; a tied head is left out.")
+      .def("forward",
+           &forward,
+           py::kw_only(),
+           py::arg("input_ids") = py::none(),
+           py::arg("inputs_embeds") = py::none(),
+           py::arg("attention_mask") = py::none(),
+           py::arg("position_ids") = py::none(),
+           py::arg("cache") = py::none(),
+           py::arg("logits_to_keep") = 0,
+           py::arg("compute_logits") = true,
+           py::arg("output_hidden_states") = false,
+           py::arg("ignore_packing") = false,
+           "Returns (logits, last_hidden_state, hidden_states). The GIL is released meanwhile.");
+
+  py::class_<SharedWeights>(
+      m, "SharedWeights", "Keeps a C++ model's weights those of a live Hugging Face module.")
+      .def(py::init<std::shared_ptr<MistralForCausalLM>, const py::dict&>(),
+           py::arg("model"),
+           py::arg("module_types"),
+           "module_types: for each role (causal_lm, model, layers, layer, attention, mlp, norm,\n"
+           "linear, embedding, activation) the tuple of classes whose arithmetic C++ has.")
+      .def("refresh",
+           &SharedWeights::refresh,
+           py::arg("causal_lm"),
+           "Shares every weight of the module as it is now. Returns why the module's own Python\n"
+           "has to run instead, or an empty string. ValueError where a shape does not fit.");
+}
+
+}  // namespace mistral_ext::bindings

@@ -1,0 +1,11 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace mistral_ext::bindings {
+
+void bind_config(pybind11::module_& m);
+void bind_cache(pybind11::module_& m);
+void bind_model(pybind11::module_& m);
+
+}  // namespace mistral_ext::bindings

@@ -1,0 +1,203 @@
+#include "mistral_ext/bindings/shared_weights.h"
+
+#include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include <optional>
+
+#include "mistral_ext/models/load.h"
+
+namespace py = pybind11;
+
+namespace mistral_ext::bindings {
+namespace {
+
+// The name of a module or dictionary entry, made once.
+struct Name {
+  explicit Name(const char* text)
+      : text(text), object(py::reinterpret_steal<py::object>(PyUnicode_InternFromString(text))) {}
+  const char* text;
+  py::object object;
+};
+
+PyObject* lookup(py::handle dict, const Name& key) {
+  return PyDict_GetItemWithError(dict.ptr(), key.object.ptr());  // borrowed
+}
+
+// Leaked on purpose: destroying Python objects after the interpreter has gone would crash.
+struct Names {
+  Name modules{"_modules"}, parameters{"_parameters"}, forward{"forward"}, weight{"weight"},
+      bias{"bias"}, training{"training"};
+  std::vector<Name> hooks;
+  Name model{"model"}, lm_head{"lm_head"}, embed_tokens{"embed_tokens"}, layers{"layers"},
+      norm{"norm"}, self_attn{"self_attn"}, mlp{"mlp"}, q_proj{"q_proj"}, k_proj{"k_proj"},
+      v_proj{"v_proj"}, o_proj{"o_proj"}, gate_proj{"gate_proj"}, up_proj{"up_proj"},
+      down_proj{"down_proj"}, act_fn{"act_fn"}, input_layernorm{"input_layernorm"},
+      post_attention_layernorm{"post_attention_layernorm"};
+
+  Names() {
+    for (const char* hook : {"_forward_hooks",
+                             "_forward_pre_hooks",
+                             "_backward_hooks",
+                             "_backward_pre_hooks"}) {
+      hooks.emplace_back(hook);
+    }
+  }
+
+  static const Names& get() {
+    static const Names* names = new Names;
+    return *names;
+  }
+};
+
+struct Fallback {
+  std::string reason;
+};
+
+}  // namespace
+
+// One walk: throws Fallback at the first thing that needs Python.
+class SharedWeights::Walk {
+ public:
+  explicit Walk(const py::dict& types) : types_(types) {}
+
+  // The child `name` of the module with attributes `parent`; its attributes, checked.
+  py::object child(py::handle parent, const Name& name, const char* role) {
+    PyObject* modules = lookup(parent, names_.modules);
+    PyObject* module = modules == nullptr ? nullptr : lookup(modules, name);
+    if (module == nullptr || module == Py_None) throw Fallback{std::string("no module ") + name.text};
+    return checked(module, name.text, role);
+  }
+
+  py::object checked(py::handle module, const char* name, const char* role) {
+    const auto allowed = py::reinterpret_borrow<py::tuple>(types_[role]);
+    PyObject* const type = reinterpret_cast<PyObject*>(Py_TYPE(module.ptr()));
+    bool known = false;
+    for (const auto candidate : allowed) known = known || candidate.ptr() == type;
+    if (!known) {
+      throw Fallback{std::string(name) + " is a " + Py_TYPE(module.ptr())->tp_name};
+    }
+    auto attributes = py::reinterpret_steal<py::object>(PyObject_GenericGetDict(module.ptr(), nullptr));
+    if (!attributes) throw py::error_already_set();
+    for (const Name& hook : names_.hooks) {
+      PyObject* registered = lookup(attributes, hook);
+      if (registered != nullptr && PyDict_Check(registered) && PyDict_Size(registered) > 0) {
+        throw Fallback{std::string(name) + " has a hook"};
+      }
+    }
+    if (lookup(attributes, names_.forward) != nullptr) {
+      throw Fallback{std::string("the forward of ") + name + " was replaced"};
+    }
+    return attributes;
+  }
+
+  // Shares the weight of child `name` into `slot`.
+  void share(py::handle parent, const Name& name, const char* role, layers::WeightedModule* slot) {
+    const auto attributes = child(parent, name, role);
+    PyObject* parameters = lookup(attributes, names_.parameters);
+    PyObject* weight = parameters == nullptr ? nullptr : lookup(parameters, names_.weight);
+    if (weight == nullptr || !THPVariable_Check(weight)) {
+      throw Fallback{std::string(name.text) + ".weight is not a parameter"};
+    }
+    if (PyObject* bias = lookup(parameters, names_.bias); bias != nullptr && bias != Py_None) {
+      throw Fallback{std::string(name.text) + " has a bias"};
+    }
+    const auto allowed = py::reinterpret_borrow<py::tuple>(types_["parameter"]);
+    PyObject* const type = reinterpret_cast<PyObject*>(Py_TYPE(weight));
+    bool known = false;
+    for (const auto candidate : allowed) known = known || candidate.ptr() == type;
+    if (!known) {
+      throw Fallback{std::string(name.text) + ".weight is a " + Py_TYPE(weight)->tp_name};
+    }
+    const at::Tensor& tensor = THPVariable_Unpack(weight);
+    check_uniform(name.text, tensor);
+    if (!slot->weight().is_same(tensor)) {
+      slot->set_weight(tensor);
+    } else if (slot->weight().sizes() != slot->shape()) {
+      slot->set_weight(tensor);  // a storage swap changed the shape: let it say so
+    }
+  }
+
+ private:
+  void check_uniform(const char* name, const at::Tensor& tensor) {
+    if (tensor.is_meta()) throw Fallback{std::string(name) + ".weight is on the meta device"};
+    if (!tensor.is_floating_point() || tensor.layout() != at::kStrided) {
+      throw Fallback{std::string(name) + ".weight is not a dense floating-point tensor"};
+    }
+    if (!first_) {
+      first_ = tensor.options();
+    } else if (tensor.scalar_type() != at::typeMetaToScalarType(first_->dtype())) {
+      throw Fallback{std::string(name) + ".weight has another dtype than the embedding"};
+    } else if (tensor.device() != first_->device()) {
+      throw Fallback{std::string(name) + ".weight is on another device than the embedding"};
+    }
+  }
+
+  const Names& names_ = Names::get();
+  const py::dict& types_;
+  std::optional<at::TensorOptions> first_;
+};
+
+SharedWeights::SharedWeights(std::shared_ptr<models::MistralForCausalLM> model,
+                             const py::dict& module_types)
+    : model_(std::move(model)), types_(module_types) {
+  const auto slots = models::weighted_modules(*model_);
+  embed_tokens_ = slots.at("model.embed_tokens.weight");
+  norm_ = slots.at("model.norm.weight");
+  lm_head_ = slots.at("lm_head.weight");
+  for (int64_t i = 0; i < model_->config().num_hidden_layers; ++i) {
+    const auto at = [&](const char* name) {
+      return slots.at("model.layers." + std::to_string(i) + "." + name + ".weight");
+    };
+    layer_slots_.push_back({at("self_attn.q_proj"),
+                            at("self_attn.k_proj"),
+                            at("self_attn.v_proj"),
+                            at("self_attn.o_proj"),
+                            at("mlp.gate_proj"),
+                            at("mlp.up_proj"),
+                            at("mlp.down_proj"),
+                            at("input_layernorm"),
+                            at("post_attention_layernorm")});
+  }
+}
+
+std::string SharedWeights::refresh(py::handle causal_lm) {
+  const Names& n = Names::get();
+  Walk walk(types_);
+  try {
+    const auto top = walk.checked(causal_lm, "the model", "causal_lm");
+    const auto model = walk.child(top, n.model, "model");
+    walk.share(model, n.embed_tokens, "embedding", embed_tokens_);
+    const auto list = walk.child(model, n.layers, "layers");
+    PyObject* const layers = lookup(list, n.modules);
+    if (PyDict_Size(layers) != std::ssize(layer_slots_)) {
+      return "layers has " + std::to_string(PyDict_Size(layers)) + " entries, the configuration " +
+             std::to_string(layer_slots_.size());
+    }
+    Py_ssize_t position = 0;
+    PyObject* layer_module = nullptr;
+    for (const LayerSlots& slots : layer_slots_) {
+      PyDict_Next(layers, &position, nullptr, &layer_module);
+      const auto layer = walk.checked(layer_module, "a decoder layer", "layer");
+      walk.share(layer, n.input_layernorm, "norm", slots.input_layernorm);
+      const auto attention = walk.child(layer, n.self_attn, "attention");
+      walk.share(attention, n.q_proj, "linear", slots.q_proj);
+      walk.share(attention, n.k_proj, "linear", slots.k_proj);
+      walk.share(attention, n.v_proj, "linear", slots.v_proj);
+      walk.share(attention, n.o_proj, "linear", slots.o_proj);
+      walk.share(layer, n.post_attention_layernorm, "norm", slots.post_attention_layernorm);
+      const auto mlp = walk.child(layer, n.mlp, "mlp");
+      walk.share(mlp, n.gate_proj, "linear", slots.gate_proj);
+      walk.share(mlp, n.up_proj, "linear", slots.up_proj);
+      walk.share(mlp, n.down_proj, "linear", slots.down_proj);
+      walk.child(mlp, n.act_fn, "activation");
+    }
+    walk.share(model, n.norm, "norm", norm_);
+    walk.share(top, n.lm_head, "linear", lm_head_);
+  } catch (const Fallback& fallback) {
+    return fallback.reason;
+  }
+  return "";
+}
+
+}  // namespace mistral_ext::bindings
