@@ -15,11 +15,11 @@ using cache::KVCacheLayer;
 
 void bind_cache(py::module_& m) {
   py::class_<KVCacheLayer>(m, "KVCacheLayer", "Keys and values of one layer.")
-      .def_property_readonly(
-          "keys",
-          &KVCacheLayer::keys,
-          "[batch, kv_heads, kept, head_dim], oldest first; None while empty. A view where the slots\n"
-          "are in order.")
+      .def_property_readonly("keys",
+                             &KVCacheLayer::keys,
+                             "[batch, kv_heads, kept, head_dim], oldest first; None while empty. A "
+                             "view where the slots\n"
+                             "are in order.")
       .def_property_readonly("values", &KVCacheLayer::values)
       .def_property_readonly("window", &KVCacheLayer::window)
       .def_property_readonly("seen", &KVCacheLayer::seen)
@@ -62,11 +62,10 @@ void bind_cache(py::module_& m) {
       .def(py::init<const std::vector<int64_t>&>(),
            py::arg("windows"),
            "windows: one entry a layer, the keys a query sees; 0 is all.")
-      .def(
-          "layer",
-          py::overload_cast<int64_t>(&KVCache::layer),
-          py::arg("index"),
-          py::return_value_policy::reference_internal)
+      .def("layer",
+           py::overload_cast<int64_t>(&KVCache::layer),
+           py::arg("index"),
+           py::return_value_policy::reference_internal)
       .def("__len__", &KVCache::num_layers)
       .def_property_readonly("seen", &KVCache::seen)
       .def_property_readonly("batch_size", &KVCache::batch_size)

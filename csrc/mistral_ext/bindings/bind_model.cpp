@@ -21,8 +21,7 @@ at::Tensor or_undefined(const std::optional<at::Tensor>& tensor) {
 }
 
 // (logits, or None with compute_logits=False; last hidden state; hidden states, empty unless asked)
-using ForwardResult =
-    std::tuple<std::optional<at::Tensor>, at::Tensor, std::vector<at::Tensor>>;
+using ForwardResult = std::tuple<std::optional<at::Tensor>, at::Tensor, std::vector<at::Tensor>>;
 
 ForwardResult forward(MistralForCausalLM& model,
                       const std::optional<at::Tensor>& input_ids,

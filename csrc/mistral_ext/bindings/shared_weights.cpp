@@ -36,10 +36,8 @@ struct Names {
       post_attention_layernorm{"post_attention_layernorm"};
 
   Names() {
-    for (const char* hook : {"_forward_hooks",
-                             "_forward_pre_hooks",
-                             "_backward_hooks",
-                             "_backward_pre_hooks"}) {
+    for (const char* hook :
+         {"_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"}) {
       hooks.emplace_back(hook);
     }
   }
@@ -65,7 +63,8 @@ class SharedWeights::Walk {
   py::object child(py::handle parent, const Name& name, const char* role) {
     PyObject* modules = lookup(parent, names_.modules);
     PyObject* module = modules == nullptr ? nullptr : lookup(modules, name);
-    if (module == nullptr || module == Py_None) throw Fallback{std::string("no module ") + name.text};
+    if (module == nullptr || module == Py_None)
+      throw Fallback{std::string("no module ") + name.text};
     return checked(module, name.text, role);
   }
 
@@ -77,7 +76,8 @@ class SharedWeights::Walk {
     if (!known) {
       throw Fallback{std::string(name) + " is a " + Py_TYPE(module.ptr())->tp_name};
     }
-    auto attributes = py::reinterpret_steal<py::object>(PyObject_GenericGetDict(module.ptr(), nullptr));
+    auto attributes =
+        py::reinterpret_steal<py::object>(PyObject_GenericGetDict(module.ptr(), nullptr));
     if (!attributes) throw py::error_already_set();
     for (const Name& hook : names_.hooks) {
       PyObject* registered = lookup(attributes, hook);

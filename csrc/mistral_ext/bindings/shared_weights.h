@@ -12,8 +12,8 @@ namespace mistral_ext::bindings {
 
 // Keeps the weights of a C++ model those of a live Hugging Face module. refresh() walks the Python
 // modules before each call of the C++ model, so whatever was done to them since (moved, replaced,
-// tied, resized, re-assigned) is seen; a weight is shared, never copied. The walk reads dictionaries
-// alone, some 50 lookups a layer.
+// tied, resized, re-assigned) is seen; a weight is shared, never copied. The walk reads
+// dictionaries alone, some 50 lookups a layer.
 //
 // It also finds what only Python can run: a module of another class than those named (PEFT,
 // quantisation, parametrisation), a hook, a forward replaced on the instance.

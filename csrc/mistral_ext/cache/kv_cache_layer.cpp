@@ -106,8 +106,9 @@ void KVCacheLayer::write(const at::Tensor& key, const at::Tensor& value) {
 
 KVCacheLayer::KeyValue KVCacheLayer::concatenate(const at::Tensor& key, const at::Tensor& value) {
   const auto join = [&](const at::Tensor& buffer, const at::Tensor& fresh) {
-    return buffer.defined() && stored_ > 0 ? at::cat({ordered(buffer, kept()), swap_heads(fresh)}, 2)
-                                           : swap_heads(fresh);
+    return buffer.defined() && stored_ > 0
+               ? at::cat({ordered(buffer, kept()), swap_heads(fresh)}, 2)
+               : swap_heads(fresh);
   };
   const auto all_key = join(key_, key);
   const auto all_value = join(value_, value);

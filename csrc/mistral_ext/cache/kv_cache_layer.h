@@ -25,12 +25,13 @@ struct KeyExtent {
 //   after 5      4 1 2 3     rotation 1: the oldest of the visible keys is in slot 1
 //   after 6      4 5 2 3     rotation 2
 //
-// A single query may read the ring as it lies: softmax does not care for the order, and every slot is
-// in its window. A chunk of several tokens may not, since its first queries still need keys that its
-// last ones overwrite; it attends to [the last W - 1 keys in order, the chunk] and is then written.
+// A single query may read the ring as it lies: softmax does not care for the order, and every slot
+// is in its window. A chunk of several tokens may not, since its first queries still need keys that
+// its last ones overwrite; it attends to [the last W - 1 keys in order, the chunk] and is then
+// written.
 //
-// Where gradients are recorded, or after record_past(), nothing is overwritten: new tensors are made
-// by concatenation, and with record_past() none is dropped until drop_last().
+// Where gradients are recorded, or after record_past(), nothing is overwritten: new tensors are
+// made by concatenation, and with record_past() none is dropped until drop_last().
 class KVCacheLayer {
  public:
   // window: 0 for full attention.

@@ -35,14 +35,14 @@ RopeParameters read_rope(const ConfigReader& config, int64_t max_position_embedd
       p.rope_type);
   const auto theta = rope.number("rope_theta");
   const auto top_level_theta = config.number("rope_theta");
-  MISTRAL_EXT_CHECK(theta || top_level_theta,
-                    "config: rope_theta must be given (in rope_parameters or at the top level), got "
-                    "none");
+  MISTRAL_EXT_CHECK(
+      theta || top_level_theta,
+      "config: rope_theta must be given (in rope_parameters or at the top level), got "
+      "none");
   p.rope_theta = theta ? *theta : *top_level_theta;
   const auto partial = rope.number("partial_rotary_factor")
                            .value_or(config.number("partial_rotary_factor").value_or(1.0));
-  MISTRAL_EXT_CHECK(
-      partial == 1.0, "config: partial_rotary_factor must be 1, got {}", partial);
+  MISTRAL_EXT_CHECK(partial == 1.0, "config: partial_rotary_factor must be 1, got {}", partial);
   p.factor = rope.number("factor");
   p.attention_factor = rope.number("attention_factor");
   p.mscale = rope.number("mscale");
@@ -55,8 +55,8 @@ RopeParameters read_rope(const ConfigReader& config, int64_t max_position_embedd
   p.high_freq_factor = rope.number("high_freq_factor").value_or(0.0);
   p.original_max_position_embeddings = rope.integer("original_max_position_embeddings");
   if (!p.original_max_position_embeddings && p.rope_type != "default") {
-    p.original_max_position_embeddings = config.integer("original_max_position_embeddings")
-                                             .value_or(max_position_embeddings);
+    p.original_max_position_embeddings =
+        config.integer("original_max_position_embeddings").value_or(max_position_embeddings);
   }
   p.llama_4_scaling_beta = rope.number("llama_4_scaling_beta");
   return p;
@@ -65,9 +65,8 @@ RopeParameters read_rope(const ConfigReader& config, int64_t max_position_embedd
 std::vector<int64_t> read_windows(const ConfigReader& reader, const MistralConfig& config) {
   // Absent is not null: the class's default applies.
   const int64_t default_window = config.model_type == "ministral3" ? 0 : 4096;
-  const int64_t window = reader.has("sliding_window")
-                             ? reader.integer("sliding_window").value_or(0)
-                             : default_window;
+  const int64_t window =
+      reader.has("sliding_window") ? reader.integer("sliding_window").value_or(0) : default_window;
   MISTRAL_EXT_CHECK(
       window >= 0, "config: sliding_window must be null, 0 or positive, got {}", window);
   std::vector<int64_t> windows(config.num_hidden_layers, window);
@@ -151,8 +150,8 @@ MistralConfig MistralConfig::from_map(const ConfigMap& map) {
   config.max_position_embeddings =
       reader.integer("max_position_embeddings")
           .value_or(config.model_type == "ministral3" ? 262144 : config.max_position_embeddings);
-  config.rms_norm_eps = reader.number("rms_norm_eps")
-                            .value_or(config.model_type == "ministral3" ? 1e-5 : 1e-6);
+  config.rms_norm_eps =
+      reader.number("rms_norm_eps").value_or(config.model_type == "ministral3" ? 1e-5 : 1e-6);
   config.tie_word_embeddings = reader.boolean("tie_word_embeddings").value_or(false);
   config.pad_token_id = reader.integer("pad_token_id");
   config.attention_dropout = reader.number("attention_dropout").value_or(0.0);

@@ -46,14 +46,14 @@ struct MistralConfig {
   double attention_dropout = 0.0;
   RopeParameters rope;
 
-  // Keys each layer's queries see, themselves included; 0 is all of them. From `sliding_window`, and
-  // for ministral from `layer_types`.
+  // Keys each layer's queries see, themselves included; 0 is all of them. From `sliding_window`,
+  // and for ministral from `layer_types`.
   std::vector<int64_t> layer_windows;
 
   // Reads a Hugging Face configuration: either rope schema (`rope_parameters`, or `rope_theta` with
   // `rope_scaling`), an absent `sliding_window` meaning the class's default and null or 0 meaning
-  // none. Unknown keys are ignored. Throws ValueError that names the field, what it must be and what
-  // it was.
+  // none. Unknown keys are ignored. Throws ValueError that names the field, what it must be and
+  // what it was.
   static MistralConfig from_map(const ConfigMap& map);
 
   // Throws ValueError naming the first field whose value cannot work.

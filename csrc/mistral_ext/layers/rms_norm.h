@@ -17,7 +17,8 @@ class RMSNorm : public WeightedModule {
   at::Tensor forward(const at::Tensor& x) const { return ops::rms_norm(x, weight(), eps_); }
 
   // (norm of x + residual, x + residual)
-  std::tuple<at::Tensor, at::Tensor> forward(const at::Tensor& x, const at::Tensor& residual) const {
+  std::tuple<at::Tensor, at::Tensor> forward(const at::Tensor& x,
+                                             const at::Tensor& residual) const {
     return ops::add_rms_norm(x, residual, weight(), eps_);
   }
 

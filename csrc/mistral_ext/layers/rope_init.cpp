@@ -83,10 +83,10 @@ at::Tensor llama3_inv_freq(const MistralConfig& config, const at::Device& device
                           .mul(length)
                           .sub(rope.low_freq_factor)
                           .div(rope.high_freq_factor - rope.low_freq_factor);
-  const auto blended =
-      smooth.neg().add(1).mul(result).div(*rope.factor).add(smooth.mul(result));
-  const auto between =
-      wavelength.lt(high_wavelength).logical_not().logical_and(wavelength.gt(low_wavelength).logical_not());
+  const auto blended = smooth.neg().add(1).mul(result).div(*rope.factor).add(smooth.mul(result));
+  const auto between = wavelength.lt(high_wavelength)
+                           .logical_not()
+                           .logical_and(wavelength.gt(low_wavelength).logical_not());
   return at::where(between, blended, result);
 }
 

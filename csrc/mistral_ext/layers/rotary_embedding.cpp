@@ -24,8 +24,8 @@ at::TensorOptions int64_on(const at::Device& device) {
 
 }  // namespace
 
-// `dynamic` follows the longest sequence seen since the last one that fitted the pretraining length,
-// as the reference does; every other type has one set of frequencies.
+// `dynamic` follows the longest sequence seen since the last one that fitted the pretraining
+// length, as the reference does; every other type has one set of frequencies.
 void RotaryEmbedding::follow_length(int64_t length, const at::Device& device) {
   const int64_t original = config_.max_position_embeddings;
   int64_t wanted = original;
@@ -61,7 +61,11 @@ std::optional<at::Tensor> RotaryEmbedding::query_scale(const at::Tensor& positio
   if (config_.model_type != "ministral3" || !config_.rope.llama_4_scaling_beta) return std::nullopt;
   const int64_t original =
       config_.rope.original_max_position_embeddings.value_or(config_.max_position_embeddings);
-  return positions.div(original).floor_().add_(1).log_().mul_(*config_.rope.llama_4_scaling_beta)
+  return positions.div(original)
+      .floor_()
+      .add_(1)
+      .log_()
+      .mul_(*config_.rope.llama_4_scaling_beta)
       .add_(1);
 }
 

@@ -35,10 +35,10 @@ class RotaryEmbedding {
   std::optional<at::Tensor> query_scale(const at::Tensor& positions) const;
 
   MistralConfig config_;
-  at::Tensor inv_freq_;            // fp32 [head_dim / 2]
+  at::Tensor inv_freq_;  // fp32 [head_dim / 2]
   double attention_factor_ = 1.0;
   int64_t frequencies_length_ = 0;  // `dynamic`: the length that inv_freq_ was made for
-  at::Tensor table_;               // fp32 [rows, head_dim]
+  at::Tensor table_;                // fp32 [rows, head_dim]
 };
 
 }  // namespace mistral_ext::layers

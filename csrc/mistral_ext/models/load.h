@@ -9,9 +9,9 @@
 namespace mistral_ext::models {
 
 // Puts the tensors of `state` into the model's parameters, sharing their storage. With tied
-// embeddings `lm_head.weight` may be absent: the head then is the embedding. Throws ValueError, with
-// the model unchanged, where a parameter is missing, unknown, of another shape, not floating, or where
-// devices differ.
+// embeddings `lm_head.weight` may be absent: the head then is the embedding. Throws ValueError,
+// with the model unchanged, where a parameter is missing, unknown, of another shape, not floating,
+// or where devices differ.
 void load_parameters(MistralForCausalLM& model, const io::StateDict& state);
 
 // Replaces one parameter by name, sharing the tensor. Throws ValueError for an unknown name or a

@@ -18,8 +18,9 @@ struct CausalLMOutputs {
 };
 
 // The model with its language-model head. Parameters carry Hugging Face's names
-// (`model.layers.0.self_attn.q_proj.weight`), so a state dict goes in and out as it is. Made without
-// storage: fill it with load_parameters (models/load.h) or share tensors through set_parameter.
+// (`model.layers.0.self_attn.q_proj.weight`), so a state dict goes in and out as it is. Made
+// without storage: fill it with load_parameters (models/load.h) or share tensors through
+// set_parameter.
 class MistralForCausalLM : public torch::nn::Module {
  public:
   explicit MistralForCausalLM(const MistralConfig& config);

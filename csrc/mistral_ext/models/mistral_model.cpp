@@ -17,10 +17,9 @@ MistralModel::MistralModel(const MistralConfig& config)
   MISTRAL_EXT_CHECK(config.hidden_act == "silu" || config.hidden_act == "swish",
                     "config: hidden_act must be silu, got {}",
                     config.hidden_act);
-  embed_tokens_ = register_module(
-      "embed_tokens",
-      std::make_shared<layers::Embedding>(
-          config.vocab_size, config.hidden_size, config.pad_token_id));
+  embed_tokens_ = register_module("embed_tokens",
+                                  std::make_shared<layers::Embedding>(
+                                      config.vocab_size, config.hidden_size, config.pad_token_id));
   auto list = std::make_shared<torch::nn::ModuleListImpl>();
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
     layers_.push_back(std::make_shared<DecoderLayer>(config));

@@ -67,8 +67,7 @@ void check_inputs(const ModelInputs& inputs, int64_t hidden_size) {
                     has_ids ? "both" : "neither");
   if (has_ids) {
     const auto& ids = inputs.input_ids;
-    MISTRAL_EXT_CHECK(
-        ids.dim() == 2, "input_ids must have 2 dimensions, got {}", ids.dim());
+    MISTRAL_EXT_CHECK(ids.dim() == 2, "input_ids must have 2 dimensions, got {}", ids.dim());
     MISTRAL_EXT_CHECK(ids.scalar_type() == at::kLong || ids.scalar_type() == at::kInt,
                       "input_ids must be int64 or int32, got {}",
                       c10::toString(ids.scalar_type()));
@@ -92,10 +91,9 @@ void check_inputs(const ModelInputs& inputs, int64_t hidden_size) {
                       shape.batch,
                       shape.seq,
                       c10::str(positions.sizes()));
-    MISTRAL_EXT_CHECK(
-        positions.scalar_type() == at::kLong || positions.scalar_type() == at::kInt,
-        "position_ids must be int64 or int32, got {}",
-        c10::toString(positions.scalar_type()));
+    MISTRAL_EXT_CHECK(positions.scalar_type() == at::kLong || positions.scalar_type() == at::kInt,
+                      "position_ids must be int64 or int32, got {}",
+                      c10::toString(positions.scalar_type()));
   }
   if (inputs.cache != nullptr && inputs.cache->batch_size() > 0) {
     MISTRAL_EXT_CHECK(inputs.cache->batch_size() == shape.batch,
