@@ -6,8 +6,6 @@
 #include "mistral_ext/bindings/bindings.h"
 #include "mistral_ext/kernels/cpu/level.h"
 
-namespace py = pybind11;
-
 PYBIND11_MODULE(_C, m) {
   namespace cpu = mistral_ext::kernels::cpu;
   m.doc() = "The C++ side of mistral_ext.";
