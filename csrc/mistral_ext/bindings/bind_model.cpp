@@ -27,6 +27,7 @@ ForwardResult forward(MistralForCausalLM& model,
                       const std::optional<at::Tensor>& input_ids,
                       const std::optional<at::Tensor>& inputs_embeds,
                       const std::optional<at::Tensor>& attention_mask,
+                      const std::optional<at::Tensor>& qk_mask,
                       const std::optional<at::Tensor>& position_ids,
                       const std::shared_ptr<cache::KVCache>& cache,
                       const std::variant<int64_t, at::Tensor>& logits_to_keep,
@@ -37,6 +38,7 @@ ForwardResult forward(MistralForCausalLM& model,
   inputs.input_ids = or_undefined(input_ids);
   inputs.inputs_embeds = or_undefined(inputs_embeds);
   inputs.attention_mask = or_undefined(attention_mask);
+  inputs.qk_mask = or_undefined(qk_mask);
   inputs.position_ids = or_undefined(position_ids);
   inputs.cache = cache.get();
   inputs.ignore_packing = ignore_packing;
@@ -74,6 +76,7 @@ void bind_model(py::module_& m) {
            py::arg("input_ids") = py::none(),
            py::arg("inputs_embeds") = py::none(),
            py::arg("attention_mask") = py::none(),
+           py::arg("qk_mask") = py::none(),
            py::arg("position_ids") = py::none(),
            py::arg("cache") = py::none(),
            py::arg("logits_to_keep") = 0,

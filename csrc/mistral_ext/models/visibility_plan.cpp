@@ -58,6 +58,27 @@ void check_attention_mask(const ModelInputs& inputs, const Shape& shape) {
       c10::str(mask.sizes()));
 }
 
+void check_qk_mask(const ModelInputs& inputs, const Shape& shape) {
+  const auto& mask = inputs.qk_mask;
+  MISTRAL_EXT_CHECK(!inputs.attention_mask.defined(),
+                    "forward: at most one of attention_mask and qk_mask must be given, got both");
+  MISTRAL_EXT_CHECK(mask.scalar_type() == at::kBool,
+                    "qk_mask must be bool, got {}",
+                    c10::toString(mask.scalar_type()));
+  // ops::attention knows the number of heads.
+  const int64_t past = inputs.cache == nullptr ? 0 : inputs.cache->seen();
+  MISTRAL_EXT_CHECK(mask.dim() == 4 && (mask.size(0) == shape.batch || mask.size(0) == 1) &&
+                        mask.size(2) == shape.seq && mask.size(3) == past + shape.seq,
+                    "qk_mask must have shape [{} or 1, heads or 1, {}, {}] ({} cached and {} new "
+                    "keys), got {}",
+                    shape.batch,
+                    shape.seq,
+                    past + shape.seq,
+                    past,
+                    shape.seq,
+                    c10::str(mask.sizes()));
+}
+
 }  // namespace
 
 void check_inputs(const ModelInputs& inputs, int64_t hidden_size) {
@@ -102,6 +123,7 @@ void check_inputs(const ModelInputs& inputs, int64_t hidden_size) {
                       inputs.cache->batch_size());
   }
   if (inputs.attention_mask.defined()) check_attention_mask(inputs, shape);
+  if (inputs.qk_mask.defined()) check_qk_mask(inputs, shape);
 }
 
 layers::Visibility plan_visibility(const ModelInputs& inputs,
@@ -124,7 +146,12 @@ layers::Visibility plan_visibility(const ModelInputs& inputs,
   layers::Visibility plan;
   plan.is_causal = shape.seq > 1;
   if (extent.length > window && extent.rotation == 0) plan.sliding_window = window;
-  if (mask.defined()) {
+  if (inputs.qk_mask.defined()) {
+    plan.is_causal = false;
+    const auto visible = inputs.qk_mask.to(tokens(inputs).device());
+    plan.mask =
+        in_slot_order(visible.narrow(3, extent.first_position, extent.length), extent.rotation);
+  } else if (mask.defined()) {
     const auto visible = mask.narrow(1, extent.first_position, extent.length);
     if (!sees_every_token(visible)) {
       plan.mask = in_slot_order(visible.to(at::kBool), extent.rotation);

@@ -1,0 +1,283 @@
+"""The model as functions of a nested structure of tensors, as JAX programs write it.
+
+    params = convert_mistral_lm_params(hf_model)
+    params = shard_mistral_lm_params(params)
+    logits = forward_mistral_lm(params, input_ids, qk_mask)
+
+`params` is made of dictionaries and lists, nested as Hugging Face names its parameters:
+
+    {"config": ParamsConfig,
+     "model": {"embed_tokens": {"weight": [vocab_size, hidden_size]},
+               "layers": [{"self_attn": {"q_proj": {"weight": ...}, "k_proj": ..., ...},
+                           "mlp": {"gate_proj": ..., "up_proj": ..., "down_proj": ...},
+                           "input_layernorm": ..., "post_attention_layernorm": ...}, ...],
+               "norm": {"weight": [hidden_size]}},
+     "lm_head": {"weight": [vocab_size, hidden_size]}}
+
+A model whose head is its embedding has no "lm_head". Every leaf that torch.utils._pytree finds is
+a tensor, so `tree_map(lambda w: w.bfloat16(), params)` gives parameters again.
+"""
+
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch.utils import _pytree
+
+from mistral_ext import _C
+
+Params = dict[str, Any]
+
+_HEAD = "lm_head.weight"
+_EMBEDDING = "model.embed_tokens.weight"
+
+
+class ParamsConfig:
+    """The Hugging Face configuration that stands in `params`; read-only.
+
+    To pytrees it is part of the structure and has no leaves. Two are equal where their contents
+    are. It also carries the C++ model that runs its params, which no copy shares.
+    """
+
+    def __init__(self, text: str) -> None:
+        """text: the configuration as JSON."""
+        self._text = text
+        self._runner: _Runner | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The dictionary of a config.json."""
+        return json.loads(self._text)
+
+    def runner(self) -> "_Runner":
+        if self._runner is None:
+            self._runner = _Runner(self.to_dict())
+        return self._runner
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ParamsConfig) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __repr__(self) -> str:
+        return f"ParamsConfig({self._text!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ParamsConfig, (self._text,)
+
+
+# A new object each time: params made by tree_map must not hold the C++ model, and through it the
+# tensors, of those they were made from.
+_pytree.register_pytree_node(
+    ParamsConfig,
+    lambda config: ([], config._text),
+    lambda _, text: ParamsConfig(text),
+    serialized_type_name="mistral_ext.functional.ParamsConfig",
+    flatten_with_keys_fn=lambda config: ([], config._text),
+)
+torch.serialization.add_safe_globals([ParamsConfig])
+
+
+class _Runner:
+    """A C++ model that takes the tensors of params as they are at each call."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.model = _C.MistralForCausalLM(_C.MistralConfig.from_dict(config))
+        self._weights: dict[str, torch.Tensor] = {}
+
+    def with_weights(self, weights: dict[str, torch.Tensor]) -> "_C.MistralForCausalLM":
+        if _HEAD not in weights and _EMBEDDING in weights:
+            weights[_HEAD] = weights[_EMBEDDING]
+        # The C++ model holds the tensors themselves, so what is changed in one is seen anyway.
+        if not _same_objects(weights, self._weights):
+            self.model.load_parameters(weights)
+            self._weights = weights
+        return self.model
+
+
+def _same_objects(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return len(a) == len(b) and all(b.get(name) is tensor for name, tensor in a.items())
+
+
+def _named_tensors(node: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    kind = type(node)
+    if kind is torch.Tensor or kind is torch.nn.Parameter:
+        yield name, node
+    elif kind is dict:
+        prefix = f"{name}." if name else ""
+        for key, value in node.items():
+            if type(value) is not ParamsConfig:
+                yield from _named_tensors(value, f"{prefix}{key}")
+    elif kind is list or kind is tuple:
+        for index, value in enumerate(node):
+            yield from _named_tensors(value, f"{name}.{index}")
+    else:
+        raise ValueError(f"params: {name} must be a tensor, dict or list, got {kind.__name__}")
+
+
+def _config_of(params: Params, function: str) -> ParamsConfig:
+    config = params.get("config") if isinstance(params, dict) else None
+    if not isinstance(config, ParamsConfig):
+        raise ValueError(
+            f"{function}: params must be what convert_mistral_lm_params returns, with a"
+            f' ParamsConfig under "config", got {type(params if config is None else config).__name__}'
+        )
+    return config
+
+
+def convert_mistral_lm_params(hf_model: torch.nn.Module) -> Params:
+    """The parameters of a live Hugging Face causal language model, as nested dictionaries.
+
+    hf_model: of model_type mistral, ministral or ministral3, any dtype and device.
+
+    The tensors share the model's storage, so nothing is copied and what is later written into the
+    model's parameters is seen here too. They require no gradient: call requires_grad_() on those
+    to differentiate by. Raises ValueError where the model is another one, or has parameters that
+    this architecture has not (adapters, biases, quantised weights).
+    """
+    function = "convert_mistral_lm_params"
+    config = getattr(hf_model, "config", None)
+    if not hasattr(config, "to_json_string") or not hasattr(hf_model, "get_output_embeddings"):
+        raise ValueError(
+            f"{function}: hf_model must be a Hugging Face model object, got"
+            f" {type(hf_model).__name__}"
+        )
+    head = hf_model.get_output_embeddings()
+    if head is None:
+        raise ValueError(
+            f"{function}: hf_model must have a language-model head, got {type(hf_model).__name__}"
+        )
+    params_config = ParamsConfig(config.to_json_string(use_diff=False))
+    weights = {name: tensor.detach() for name, tensor in hf_model.state_dict().items()}
+    on_meta = next((name for name, tensor in weights.items() if tensor.is_meta), None)
+    if on_meta is not None:
+        raise ValueError(f"{function}: {on_meta} must have storage, got one on the meta device")
+    if head.weight is hf_model.get_input_embeddings().weight:
+        weights.pop(_HEAD, None)
+    params_config.runner().with_weights(dict(weights))  # refuses what does not fit
+    params: Params = {"config": params_config}
+    for name, tensor in weights.items():
+        _put(params, name.split("."), tensor)
+    return params
+
+
+def _put(node: Params, path: list[str], tensor: torch.Tensor) -> None:
+    """Sets node[path[0]][path[1]]... ; what stands under "layers" is a list."""
+    for key, following in pairwise(path):
+        child: Any = [] if following.isdigit() else {}
+        if isinstance(node, list):
+            if int(key) == len(node):
+                node.append(child)
+            node = node[int(key)]
+        else:
+            node = node.setdefault(key, child)
+    node[path[-1]] = tensor
+
+
+def shard_mistral_lm_params(
+    params: Params, group: "torch.distributed.ProcessGroup | None" = None
+) -> Params:
+    """The part of params that this rank of `group` holds: with its one rank, all of them.
+
+    group: a process group; None is the default one, or no group where torch.distributed was not
+    initialised. Raises ValueError for a group of several ranks.
+    """
+    _config_of(params, "shard_mistral_lm_params")
+    ranks = 1
+    if group is not None or torch.distributed.is_initialized():
+        ranks = torch.distributed.get_world_size(group)
+    if ranks != 1:
+        raise ValueError(
+            f"shard_mistral_lm_params: group must have one rank, got {ranks}: one rank holds all"
+            " parameters; to run the whole model on every rank, leave this call out"
+        )
+    return params
+
+
+def create_mistral_lm_cache(params: Params) -> "_C.KVCache":
+    """An empty cache for forward_mistral_lm, which appends to it in place.
+
+    Its batch size, dtype and device become those of the first tokens that enter. A layer with a
+    sliding window W keeps its last W keys and no more.
+    """
+    runner = _config_of(params, "create_mistral_lm_cache").runner()
+    return _C.KVCache(runner.model.config.layer_windows)
+
+
+def forward_mistral_lm(
+    params: Params,
+    input_ids: torch.Tensor,
+    qk_mask: torch.Tensor | None = None,
+    *,
+    attention_mask: torch.Tensor | None = None,
+    position_ids: torch.Tensor | None = None,
+    cache: "_C.KVCache | None" = None,
+    logits_to_keep: int | torch.Tensor = 0,
+) -> torch.Tensor:
+    """Logits [batch, seq, vocab_size] in the dtype of params, differentiable by its tensors.
+
+    params: what convert_mistral_lm_params returns; its tensors are read as they are now.
+    input_ids: int64 or int32 [batch, seq].
+    qk_mask: bool [batch, 1, 1, seq, keys], true where a query sees a key, the causal rule included;
+        keys is seq, plus the tokens in the cache. The second and third dimension may also be
+        num_key_value_heads and the query heads of each. A layer's sliding window holds besides.
+        None: every token sees itself and those before it.
+    attention_mask: [batch, keys], nonzero where there is a token and not padding; instead of
+        qk_mask, and cheaper, since the causal rule then needs no matrix.
+    position_ids: int64 [batch or 1, seq]. None: the tokens in the cache, plus 0, 1, 2, ...; also
+        with a mask, where a row that is padded on the left starts after 0. Attention depends on
+        differences of positions alone. Without mask and cache, a row whose positions do not rise
+        by one is several packed sequences, which do not see each other.
+    cache: from create_mistral_lm_cache; the new tokens are appended to it.
+    logits_to_keep: the last so many positions, 0 for all, or int64 indices [kept].
+
+    A query that sees no key gets 0 from attention, never NaN. Raises ValueError where an argument
+    does not fit the others.
+    """
+    runner = _config_of(params, "forward_mistral_lm").runner()
+    model = runner.with_weights(dict(_named_tensors(params)))
+    mask = None if qk_mask is None else _merge_heads(qk_mask, model.config)
+    if cache is not None and not isinstance(cache, _C.KVCache):
+        raise ValueError(
+            "forward_mistral_lm: cache must come from create_mistral_lm_cache, got"
+            f" {type(cache).__name__}"
+        )
+    logits, _, _ = model.forward(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        qk_mask=mask,
+        position_ids=position_ids,
+        cache=cache,
+        logits_to_keep=logits_to_keep,
+    )
+    return logits
+
+
+def _merge_heads(qk_mask: torch.Tensor, config: "_C.MistralConfig") -> torch.Tensor:
+    """[batch, kv_heads|1, group|1, seq, keys] -> [batch, heads|1, seq, keys]"""
+    kv_heads = config.num_key_value_heads
+    group = config.num_attention_heads // kv_heads
+    shape = list(qk_mask.shape)
+    fits = len(shape) == 5 and shape[1] in (1, kv_heads) and shape[2] in (1, group)
+    if not fits or qk_mask.dtype != torch.bool:
+        raise ValueError(
+            f"forward_mistral_lm: qk_mask must be bool [batch, 1 or {kv_heads}, 1 or {group}, seq,"
+            f" keys], got {qk_mask.dtype} {shape}"
+        )
+    if shape[1] == shape[2] == 1:
+        return qk_mask[:, 0]
+    return qk_mask.expand(-1, kv_heads, group, -1, -1).flatten(1, 2)
+
+
+def convert_back_mistral_lm_params(params: Params) -> dict[str, torch.Tensor]:
+    """The state dict that Hugging Face's model of these params has, sharing their storage.
+
+    A head that is the embedding appears under both its names, as Hugging Face writes it.
+    """
+    _config_of(params, "convert_back_mistral_lm_params")
+    state = {name: tensor.detach() for name, tensor in _named_tensors(params)}
+    if _HEAD not in state:
+        state[_HEAD] = state[_EMBEDDING]
+    return state
