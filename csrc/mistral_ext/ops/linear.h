@@ -1,8 +1,10 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/util/ArrayRef.h>
 
 #include <tuple>
+#include <vector>
 
 namespace mistral_ext::ops {
 
@@ -14,6 +16,11 @@ namespace mistral_ext::ops {
 // ATen's. Throws ValueError where a shape, dtype or device does not fit. Differentiable.
 // Call it as ops::linear: argument-dependent lookup finds at::linear too.
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight);
+
+// linear(x, weight) for several weights of one input (query, key, value; gate, up): the same
+// results, bit for bit. On CPU, without gradients, few rows read all the weights in one parallel
+// region.
+std::vector<at::Tensor> linear_many(const at::Tensor& x, at::ArrayRef<at::Tensor> weights);
 
 // Returns (grad_x, grad_weight).
 std::tuple<at::Tensor, at::Tensor> linear_backward(const at::Tensor& grad_y,

@@ -1,6 +1,7 @@
 #include "mistral_ext/kernels/cpu/linear.h"
 
 #include "mistral_ext/kernels/cpu/simd.h"
+#include "mistral_ext/kernels/cpu/sum_each.h"
 
 namespace mistral_ext::kernels::cpu::MISTRAL_EXT_LEVEL {
 namespace {
@@ -82,41 +83,13 @@ struct Product<bfloat16> {
 
 #endif
 
-// The sums of kRows rows of x with kOutputs rows of the weight, all held in registers.
-template <typename T, int kOutputs, int kRows>
-inline void multiply_tile(const typename Product<T>::Packed* packed,
-                          int64_t in_features,
-                          const T* weight,
-                          int64_t weight_stride,
-                          T* y,
-                          int64_t y_stride) {
-  using P = Product<T>;
-  vfloat sums[kOutputs][kRows] = {};
-  const auto step = [&](const T* at, auto... count) __attribute__((always_inline)) {
-    typename P::Weight w[kOutputs];
-    for (int o = 0; o < kOutputs; ++o) w[o] = P::load_weight(at + o * weight_stride, count...);
-    for (int m = 0; m < kRows; ++m) {
-      const auto x = P::load_x(packed + m * P::kStep);
-      for (int o = 0; o < kOutputs; ++o) sums[o][m] = P::add(sums[o][m], w[o], x);
-    }
-    packed += kRows * P::kStep;
-  };
-  int64_t i = 0;
-  for (; i + P::kStep <= in_features; i += P::kStep) step(weight + i);
-  if (i < in_features) step(weight + i, in_features - i);
-  for (int o = 0; o < kOutputs; ++o) {
-    for (int m = 0; m < kRows; ++m) y[m * y_stride + o] = from_float<T>(sum(sums[o][m]));
-  }
-}
-
-// Rows of x that share a pass over a tile of the weight, from 8 down.
-constexpr int64_t kRowBlocks[] = {8, 4, 2, 1};
+// Rows of x multiplied in one pass over the weight.
+constexpr int kMostRows = kLanes < 8 ? kLanes : 8;
 
 int64_t row_block(int64_t rows) {
-  for (const int64_t block : kRowBlocks) {
-    if (rows >= block) return block;
-  }
-  return 0;
+  int64_t block = kMostRows;
+  while (block > rows) block /= 2;
+  return block;
 }
 
 template <typename T>
@@ -125,42 +98,91 @@ int64_t padded_features(int64_t in_features) {
   return (in_features + step - 1) / step * step;
 }
 
-// kOutputs rows of the weight with every row of x. The first block of rows brings the tile in, the
-// others find it in the cache.
-template <typename T, int kOutputs>
-void multiply_outputs(const typename Product<T>::Packed* packed,
-                      int64_t rows,
-                      int64_t in_features,
-                      const T* weight,
-                      int64_t weight_stride,
-                      T* y,
-                      int64_t y_stride) {
-  const int64_t padded = padded_features<T>(in_features);
-  while (rows > 0) {
-    const int64_t block = row_block(rows);
-    switch (block) {
-      case 8:
-        multiply_tile<T, kOutputs, 8>(packed, in_features, weight, weight_stride, y, y_stride);
-        break;
-      case 4:
-        multiply_tile<T, kOutputs, 4>(packed, in_features, weight, weight_stride, y, y_stride);
-        break;
-      case 2:
-        multiply_tile<T, kOutputs, 2>(packed, in_features, weight, weight_stride, y, y_stride);
-        break;
-      default:
-        multiply_tile<T, kOutputs, 1>(packed, in_features, weight, weight_stride, y, y_stride);
+// What a band of the weight is multiplied with, and where the results go.
+template <typename T>
+struct Band {
+  const typename Product<T>::Packed* packed;
+  int64_t in_features;
+  const T* weight;
+  int64_t weight_stride;
+  T* y;
+  int64_t y_stride;
+};
+
+// sums[o * kRows + m]: what row m of x and output `output + o` of the weight add up to, not yet
+// summed over the lanes. kPrefetch asks for the group after this one.
+template <typename T, int kOutputs, int kRows, bool kPrefetch>
+inline void multiply_group(const Band<T>& band, int64_t output, vfloat* sums) {
+  using P = Product<T>;
+  const auto* packed = band.packed;
+  const int64_t stride = band.weight_stride;
+  const T* weight = band.weight + output * stride;
+  vfloat partial[kOutputs * kRows] = {};
+  const auto step = [&](const T* at, auto... count) __attribute__((always_inline)) {
+    typename P::Weight w[kOutputs];
+    for (int o = 0; o < kOutputs; ++o) {
+      w[o] = P::load_weight(at + o * stride, count...);
+      if constexpr (kPrefetch) __builtin_prefetch(at + (o + kOutputs) * stride);
     }
-    packed += block * padded;
-    y += block * y_stride;
-    rows -= block;
+    for (int m = 0; m < kRows; ++m) {
+      const auto x = P::load_x(packed + m * P::kStep);
+      for (int o = 0; o < kOutputs; ++o) {
+        partial[o * kRows + m] = P::add(partial[o * kRows + m], w[o], x);
+      }
+    }
+    packed += kRows * P::kStep;
+  };
+  int64_t i = 0;
+  for (; i + 2 * P::kStep <= band.in_features; i += 2 * P::kStep) {
+    step(weight + i);
+    step(weight + i + P::kStep);
+  }
+  if (i + P::kStep <= band.in_features) {
+    step(weight + i);
+    i += P::kStep;
+  }
+  if (i < band.in_features) step(weight + i, band.in_features - i);
+  for (int k = 0; k < kOutputs * kRows; ++k) sums[k] = partial[k];
+}
+
+// kOutputs outputs of kRows rows, kGroup outputs at a time.
+template <typename T, int kOutputs, int kGroup, int kRows>
+inline void multiply_tile(const Band<T>& band, int64_t output) {
+  vfloat sums[kLanes] = {};
+  for (int o = 0; o < kOutputs; o += kGroup) {
+    multiply_group<T, kGroup, kRows, (kGroup > 1)>(band, output + o, sums + o * kRows);
+  }
+  T rounded[kLanes];
+  store(rounded, sum_each(sums));
+  for (int m = 0; m < kRows; ++m) {
+    for (int o = 0; o < kOutputs; ++o) {
+      band.y[m * band.y_stride + output + o] = rounded[o * kRows + m];
+    }
   }
 }
 
-// Rows of the weight in a tile: as many as the registers hold beside the x rows' sums.
-int64_t outputs_in_tile(int64_t rows) {
-  constexpr int64_t half = kVectorBytes == 64 ? 1 : 2;
-  return (rows >= 8 ? 2 : rows >= 2 ? 4 : 8) / half;
+template <typename T, int kGroup, int kRows>
+void multiply_outputs(const Band<T>& band, int64_t begin, int64_t end) {
+  constexpr int kOutputs = kLanes / kRows;
+  for (; begin + kOutputs <= end; begin += kOutputs) {
+    multiply_tile<T, kOutputs, kGroup, kRows>(band, begin);
+  }
+  for (; begin < end; ++begin) multiply_tile<T, 1, 1, kRows>(band, begin);
+}
+
+// One output after another is one stream through memory, which the hardware foresees best. But then
+// x is read again for each output: where it is large beside a row of the weight, kLanes / kRows
+// outputs share a reading, and we say ourselves what comes next.
+template <typename T, int kRows>
+void multiply_rows(const Band<T>& band, int64_t begin, int64_t end) {
+  using Packed = typename Product<T>::Packed;
+  const int64_t x_bytes = kRows * band.in_features * static_cast<int64_t>(sizeof(Packed));
+  const bool x_is_small = x_bytes <= 16 * 1024 || kRows * sizeof(Packed) <= sizeof(T);
+  if (kRows <= 4 && x_is_small) {
+    multiply_outputs<T, 1, kRows>(band, begin, end);
+  } else {
+    multiply_outputs<T, kLanes / kRows, kRows>(band, begin, end);
+  }
 }
 
 }  // namespace
@@ -190,18 +212,30 @@ void linear_band(const float* packed,
                  int64_t y_stride,
                  int64_t begin,
                  int64_t end) {
-  const auto* x = reinterpret_cast<const typename Product<T>::Packed*>(packed);
-  const auto run = [&]<int kOutputs>() {
-    for (; begin + kOutputs <= end; begin += kOutputs) {
-      multiply_outputs<T, kOutputs>(
-          x, rows, in_features, weight + begin * weight_stride, weight_stride, y + begin, y_stride);
+  // A few outputs at a time with all the rows, so that only the first block of rows reads the
+  // weight from memory: the next ones find it in the cache.
+  constexpr int64_t kCached = 32;
+  for (; begin < end; begin += kCached) {
+    const int64_t stop = end - begin < kCached ? end : begin + kCached;
+    Band<T> band{reinterpret_cast<const typename Product<T>::Packed*>(packed),
+                 in_features,
+                 weight,
+                 weight_stride,
+                 y,
+                 y_stride};
+    for (int64_t left = rows; left > 0;) {
+      const int64_t block = row_block(left);
+      if (block == 1) multiply_rows<T, 1>(band, begin, stop);
+      if (block == 2) multiply_rows<T, 2>(band, begin, stop);
+      if (block == 4) multiply_rows<T, 4>(band, begin, stop);
+      if constexpr (kMostRows >= 8) {
+        if (block == 8) multiply_rows<T, 8>(band, begin, stop);
+      }
+      band.packed += block * padded_features<T>(in_features);
+      band.y += block * y_stride;
+      left -= block;
     }
-  };
-  const int64_t outputs = outputs_in_tile(rows);
-  if (outputs == 8) run.template operator()<8>();
-  if (outputs >= 4) run.template operator()<4>();
-  if (outputs >= 2) run.template operator()<2>();
-  run.template operator()<1>();
+  }
 }
 
 #define MISTRAL_EXT_INSTANTIATE(T)                                           \
