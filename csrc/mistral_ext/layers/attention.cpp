@@ -31,12 +31,14 @@ at::Tensor Attention::forward(const at::Tensor& hidden_states,
   const auto split = [&](const at::Tensor& x) {
     return x.view({batch, seq, x.size(2) / head_dim_, head_dim_});
   };
-  auto [query, key] = ops::rotary_embedding(split(q_proj_->forward(hidden_states)),
-                                            split(k_proj_->forward(hidden_states)),
+  const auto projected =
+      ops::linear_many(hidden_states, {q_proj_->weight(), k_proj_->weight(), v_proj_->weight()});
+  auto [query, key] = ops::rotary_embedding(split(projected[0]),
+                                            split(projected[1]),
                                             angles.positions,
                                             angles.cos_sin,
                                             angles.query_scale);
-  at::Tensor value = split(v_proj_->forward(hidden_states));
+  at::Tensor value = split(projected[2]);
   if (cache != nullptr) {
     auto all = cache->update(key, value, differentiable);
     key = std::move(all.key);

@@ -13,8 +13,8 @@ MLP::MLP(const MistralConfig& config) : torch::nn::Module("MLP") {
 }
 
 at::Tensor MLP::forward(const at::Tensor& hidden_states) const {
-  return down_proj_->forward(
-      ops::silu_mul(gate_proj_->forward(hidden_states), up_proj_->forward(hidden_states)));
+  const auto both = ops::linear_many(hidden_states, {gate_proj_->weight(), up_proj_->weight()});
+  return down_proj_->forward(ops::silu_mul(both[0], both[1]));
 }
 
 }  // namespace mistral_ext::layers
