@@ -1,6 +1,8 @@
 // The reference in plain ATen: the oracle of the tests, and what runs where no kernel of ours does.
 // It holds the scores of one block of queries at a time.
 
+#include "mistral_ext/ops/attention_reference.h"
+
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
@@ -13,6 +15,7 @@
 #include <vector>
 
 #include "mistral_ext/ops/attention.h"
+#include "mistral_ext/ops/check_tensor.h"
 
 namespace mistral_ext::ops {
 namespace {
@@ -21,10 +24,6 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // Scores held at a time, in elements.
 constexpr int64_t kScores = int64_t{1} << 25;
-
-at::ScalarType compute_type(const at::Tensor& query) {
-  return query.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-}
 
 // A value of a mask of this type that hides a key, and so does anything below it.
 double lowest_value(at::ScalarType type) {
@@ -84,7 +83,7 @@ at::Tensor split_heads(const Problem& problem, const at::Tensor& x) {
   const auto rows = x.size(1);
   return x.unflatten(2, {problem.kv_heads(), problem.group()})
       .permute({0, 2, 3, 1, 4})
-      .to(compute_type(x))
+      .to(accumulation_dtype(x))
       .reshape({problem.batch(), problem.kv_heads(), problem.group() * rows, x.size(3)});
 }
 
@@ -97,7 +96,7 @@ at::Tensor join_heads(const Problem& problem, const at::Tensor& x, int64_t rows)
 
 // Keys or values [first, last): [batch, kv_heads, keys, head_dim], in the compute type.
 at::Tensor slice_keys(const at::Tensor& x, const Block& block) {
-  return x.slice(1, block.first, block.last).transpose(1, 2).to(compute_type(x));
+  return x.slice(1, block.first, block.last).transpose(1, 2).to(accumulation_dtype(x));
 }
 
 // The scaled and masked scores, [batch, heads, rows, keys]; hidden ones are -inf.
@@ -140,6 +139,8 @@ at::Tensor masked_scores(const Problem& problem,
   return scores.add_(mask).masked_fill_(hidden, -kInfinity);
 }
 
+}  // namespace
+
 std::tuple<at::Tensor, at::Tensor> attention_reference(
     const at::Tensor& query,
     const at::Tensor& key,
@@ -152,7 +153,7 @@ std::tuple<at::Tensor, at::Tensor> attention_reference(
   check_attention(
       "attention", query, key, value, scale, is_causal, sliding_window, mask, sequence_ids);
   const Problem problem{query, key, value, scale, is_causal, sliding_window, mask, sequence_ids};
-  const auto type = compute_type(query);
+  const auto type = accumulation_dtype(query);
   auto output = at::empty(query.sizes(), query.options());
   auto logsumexp = at::empty({problem.batch(), problem.heads(), problem.query_len()},
                              query.options().dtype(type));
@@ -201,7 +202,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> attention_backward_reference(
                            mask,
                            sequence_ids);
   const Problem problem{query, key, value, scale, is_causal, sliding_window, mask, sequence_ids};
-  const auto type = compute_type(query);
+  const auto type = accumulation_dtype(query);
   auto grad_query = at::empty(query.sizes(), query.options());
   const auto sizes =
       std::vector<int64_t>{problem.batch(), problem.kv_heads(), key.size(1), key.size(3)};
@@ -224,6 +225,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> attention_backward_reference(
     const auto lse = logsumexp.slice(2, begin, block.end).unsqueeze(-1);
     const auto shape = queries.sizes();  // [batch, kv_heads, group * rows, head_dim]
     const auto weights = scores.sub_(lse.masked_fill(lse.eq(-kInfinity), 0))
+                             .clamp_max_(0)
                              .exp_()
                              .view({shape[0], shape[1], shape[2], scores.size(3)});
     // d scores = weights * (d weights - sum(output * d output)) * scale
@@ -241,8 +243,6 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> attention_backward_reference(
   }
   return {grad_query, to_input(grad_key), to_input(grad_value)};
 }
-
-}  // namespace
 
 TORCH_LIBRARY_IMPL(mistral_ext, CompositeExplicitAutograd, m) {
   m.impl("attention", &attention_reference);

@@ -9,7 +9,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "mistral_ext/core/check.h"
+#include "mistral_ext/ops/check_tensor.h"
 
 namespace mistral_ext::ops {
 namespace {
@@ -18,22 +18,6 @@ constexpr const char* kName = "kv_cache_update_";
 
 bool at_least(const c10::SymInt& value, const c10::SymInt& bound) {
   return value.sym_ge(bound).expect_true(__FILE__, __LINE__);
-}
-
-// `tensor` is like key_cache but for its shape.
-void check_like_cache(const char* argument, const at::Tensor& tensor, const at::Tensor& cache) {
-  MISTRAL_EXT_CHECK(tensor.scalar_type() == cache.scalar_type(),
-                    "{}: {} must have key_cache's dtype {}, got {}",
-                    kName,
-                    argument,
-                    c10::toString(cache.scalar_type()),
-                    c10::toString(tensor.scalar_type()));
-  MISTRAL_EXT_CHECK(tensor.device() == cache.device(),
-                    "{}: {} must be on key_cache's device {}, got {}",
-                    kName,
-                    argument,
-                    cache.device().str(),
-                    tensor.device().str());
 }
 
 void check_writable(const char* argument, const at::Tensor& cache) {
@@ -71,9 +55,9 @@ void check_kv_cache_update(const at::Tensor& key_cache,
                     kName,
                     c10::str(key_cache.sym_sizes()),
                     c10::str(value_cache.sym_sizes()));
-  check_like_cache("value_cache", value_cache, key_cache);
-  check_like_cache("key", key, key_cache);
-  check_like_cache("value", value, key_cache);
+  check_dtype_and_device(kName, "value_cache", value_cache, "key_cache", key_cache);
+  check_dtype_and_device(kName, "key", key, "key_cache", key_cache);
+  check_dtype_and_device(kName, "value", value, "key_cache", key_cache);
   check_writable("key_cache", key_cache);
   check_writable("value_cache", value_cache);
   MISTRAL_EXT_CHECK(key.dim() == 4 && key.sym_size(0) == key_cache.sym_size(0) &&
@@ -132,8 +116,6 @@ std::tuple<at::Tensor, at::Tensor> kv_cache_update_backward(const at::Tensor& gr
   return op.call(grad_cache, std::move(start), std::move(length));
 }
 
-namespace {
-
 // The reference in plain ATen: the oracle of the tests, and what runs where no kernel of ours does.
 void kv_cache_update_reference_(const at::Tensor& key_cache,
                                 const at::Tensor& value_cache,
@@ -153,6 +135,8 @@ void kv_cache_update_reference_(const at::Tensor& key_cache,
     write(value_cache, value, run);
   }
 }
+
+namespace {
 
 std::tuple<at::Tensor, at::Tensor> kv_cache_update_backward_reference(const at::Tensor& grad_cache,
                                                                       c10::SymInt start,

@@ -28,6 +28,13 @@ std::tuple<at::Tensor, at::Tensor> kv_cache_update_backward(const at::Tensor& gr
                                                             c10::SymInt start,
                                                             c10::SymInt length);
 
+// kv_cache_update_ in plain ATen, checks included: also for strides that a backend hands on.
+void kv_cache_update_reference_(const at::Tensor& key_cache,
+                                const at::Tensor& value_cache,
+                                const at::Tensor& key,
+                                const at::Tensor& value,
+                                c10::SymInt start);
+
 // What every backend, Meta included, calls first.
 void check_kv_cache_update(const at::Tensor& key_cache,
                            const at::Tensor& value_cache,

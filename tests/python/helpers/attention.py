@@ -1,6 +1,8 @@
-"""Attention written out in fp64: scores, an explicit visibility matrix, softmax."""
+"""Attention written out in fp64 (scores, an explicit visibility matrix, softmax), and inputs."""
 
 import torch
+
+import mistral_ext  # noqa: F401
 
 
 def visible_keys(
@@ -16,9 +18,7 @@ def visible_keys(
     key_len = key.shape[1]
     slot = torch.arange(key_len - query_len, key_len, device=query.device)[:, None]
     key_slot = torch.arange(key_len, device=query.device)[None, :]
-    visible = torch.ones(
-        batch, heads, query_len, key_len, dtype=torch.bool, device=query.device
-    )
+    visible = torch.ones(batch, heads, query_len, key_len, dtype=torch.bool, device=query.device)
     if is_causal:
         visible &= key_slot <= slot
     if sliding_window > 0:
@@ -59,3 +59,45 @@ def attention_oracle(
     some = visible.any(-1, keepdim=True)
     weights = scores.masked_fill(~some, 0).softmax(-1).masked_fill(~visible, 0)
     return (weights @ v).transpose(1, 2), scores.logsumexp(-1)
+
+
+# The output is a mean of values of about 1: its rounding, and for bf16 and fp16 that of the weights
+# (the product with the values may take them in the input's dtype). fp32 sums some hundred products.
+TOLERANCE = {
+    torch.float64: 1e-12,
+    torch.float32: 5e-6,
+    torch.bfloat16: 1.6e-2,
+    torch.float16: 2e-3,
+}
+# The logsumexp is kept in fp32 whatever the input's dtype; scores are sums of head_dim products.
+LOGSUMEXP_TOLERANCE = {
+    torch.float64: 1e-12,
+    torch.float32: 5e-6,
+    torch.bfloat16: 5e-6,
+    torch.float16: 5e-6,
+}
+
+
+def make_inputs(device, dtype, heads, kv_heads, head_dim, query_len, key_len, batch=2):
+    query = torch.randn(batch, query_len, heads, head_dim, device=device).to(dtype)
+    key = torch.randn(batch, key_len, kv_heads, head_dim, device=device).to(dtype)
+    value = torch.randn(batch, key_len, kv_heads, head_dim, device=device).to(dtype)
+    return query, key, value
+
+
+def assert_equals_oracle(inputs, scale=None, **arguments):
+    query = inputs[0]
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    output, logsumexp = torch.ops.mistral_ext.attention(*inputs, scale, **arguments)
+    expected, expected_logsumexp = attention_oracle(*inputs, scale, **arguments)
+    assert output.dtype == query.dtype
+    assert output.is_contiguous()
+    tolerance = TOLERANCE[query.dtype]
+    torch.testing.assert_close(output.double(), expected, rtol=tolerance, atol=tolerance)
+    tolerance = LOGSUMEXP_TOLERANCE[query.dtype]
+    torch.testing.assert_close(
+        logsumexp.double(), expected_logsumexp, rtol=tolerance, atol=tolerance
+    )
+
+
+DTYPES = list(TOLERANCE)
