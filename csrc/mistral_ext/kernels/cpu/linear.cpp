@@ -109,9 +109,14 @@ struct Band {
   int64_t y_stride;
 };
 
+// Bytes that the one-row groups ask for ahead of themselves: two pages, for the hardware's own
+// foresight ends at a page's end.
+constexpr int64_t kAhead = 8192;
+
 // sums[o * kRows + m]: what row m of x and output `output + o` of the weight add up to, not yet
-// summed over the lanes. kPrefetch asks for the group after this one.
-template <typename T, int kOutputs, int kRows, bool kPrefetch>
+// summed over the lanes. Asks for what comes next: the memory ahead for a single output, the
+// outputs after these for several.
+template <typename T, int kOutputs, int kRows>
 inline void multiply_group(const Band<T>& band, int64_t output, vfloat* sums) {
   using P = Product<T>;
   const auto* packed = band.packed;
@@ -121,8 +126,10 @@ inline void multiply_group(const Band<T>& band, int64_t output, vfloat* sums) {
   const auto step = [&](const T* at, auto... count) __attribute__((always_inline)) {
     typename P::Weight w[kOutputs];
     for (int o = 0; o < kOutputs; ++o) {
-      w[o] = P::load_weight(at + o * stride, count...);
-      if constexpr (kPrefetch) __builtin_prefetch(at + (o + kOutputs) * stride);
+      const T* row = at + o * stride;
+      w[o] = P::load_weight(row, count...);
+      __builtin_prefetch(kOutputs == 1 ? reinterpret_cast<const char*>(row) + kAhead
+                                       : reinterpret_cast<const char*>(row + kOutputs * stride));
     }
     for (int m = 0; m < kRows; ++m) {
       const auto x = P::load_x(packed + m * P::kStep);
@@ -133,14 +140,7 @@ inline void multiply_group(const Band<T>& band, int64_t output, vfloat* sums) {
     packed += kRows * P::kStep;
   };
   int64_t i = 0;
-  for (; i + 2 * P::kStep <= band.in_features; i += 2 * P::kStep) {
-    step(weight + i);
-    step(weight + i + P::kStep);
-  }
-  if (i + P::kStep <= band.in_features) {
-    step(weight + i);
-    i += P::kStep;
-  }
+  for (; i + P::kStep <= band.in_features; i += P::kStep) step(weight + i);
   if (i < band.in_features) step(weight + i, band.in_features - i);
   for (int k = 0; k < kOutputs * kRows; ++k) sums[k] = partial[k];
 }
@@ -148,9 +148,10 @@ inline void multiply_group(const Band<T>& band, int64_t output, vfloat* sums) {
 // kOutputs outputs of kRows rows, kGroup outputs at a time.
 template <typename T, int kOutputs, int kGroup, int kRows>
 inline void multiply_tile(const Band<T>& band, int64_t output) {
-  vfloat sums[kLanes] = {};
+  vfloat sums[kLanes];
+  for (int k = kOutputs * kRows; k < kLanes; ++k) sums[k] = vfloat{};
   for (int o = 0; o < kOutputs; o += kGroup) {
-    multiply_group<T, kGroup, kRows, (kGroup > 1)>(band, output + o, sums + o * kRows);
+    multiply_group<T, kGroup, kRows>(band, output + o, sums + o * kRows);
   }
   T rounded[kLanes];
   store(rounded, sum_each(sums));
@@ -171,14 +172,13 @@ void multiply_outputs(const Band<T>& band, int64_t begin, int64_t end) {
 }
 
 // One output after another is one stream through memory, which the hardware foresees best. But then
-// x is read again for each output: where it is large beside a row of the weight, kLanes / kRows
-// outputs share a reading, and we say ourselves what comes next.
+// x is read again for each output: where it would not stay in the first-level cache, kLanes / kRows
+// outputs share a reading.
 template <typename T, int kRows>
 void multiply_rows(const Band<T>& band, int64_t begin, int64_t end) {
   using Packed = typename Product<T>::Packed;
   const int64_t x_bytes = kRows * band.in_features * static_cast<int64_t>(sizeof(Packed));
-  const bool x_is_small = x_bytes <= 16 * 1024 || kRows * sizeof(Packed) <= sizeof(T);
-  if (kRows <= 4 && x_is_small) {
+  if (x_bytes <= 24 * 1024 || kRows * sizeof(Packed) <= sizeof(T)) {
     multiply_outputs<T, 1, kRows>(band, begin, end);
   } else {
     multiply_outputs<T, kLanes / kRows, kRows>(band, begin, end);
