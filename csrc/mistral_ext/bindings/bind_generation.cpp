@@ -1,0 +1,150 @@
+#include <pybind11/stl.h>
+#include <torch/csrc/Exceptions.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include <memory>
+
+#include "mistral_ext/bindings/bindings.h"
+#include "mistral_ext/generation/generate.h"
+
+namespace py = pybind11;
+
+namespace mistral_ext::bindings {
+namespace {
+
+using generation::GenerateOutput;
+using generation::GenerationConfig;
+using generation::Step;
+
+// Runs without the GIL; takes it for the callback and, after each pass of the model, to let Ctrl-C
+// in.
+GenerateOutput generate(const std::shared_ptr<models::MistralForCausalLM>& model,
+                        const std::optional<at::Tensor>& input_ids,
+                        const std::optional<at::Tensor>& inputs_embeds,
+                        const std::optional<at::Tensor>& attention_mask,
+                        const std::optional<at::Tensor>& position_ids,
+                        const std::shared_ptr<cache::KVCache>& cache,
+                        const std::optional<at::Generator>& generator,
+                        const py::object& on_step,
+                        const GenerationConfig& config) {
+  generation::GenerateInputs inputs;
+  inputs.input_ids = input_ids.value_or(at::Tensor());
+  inputs.inputs_embeds = inputs_embeds.value_or(at::Tensor());
+  inputs.attention_mask = attention_mask.value_or(at::Tensor());
+  inputs.position_ids = position_ids.value_or(at::Tensor());
+  inputs.cache = cache.get();
+
+  generation::Callbacks callbacks;
+  callbacks.check_interrupt = [] {
+    const py::gil_scoped_acquire gil;
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  };
+  if (!on_step.is_none()) {
+    callbacks.on_step = [&on_step](const Step& step) {
+      const py::gil_scoped_acquire gil;
+      const py::object rows = on_step(step.tokens, step.sequences);
+      return rows.is_none() ? at::Tensor() : py::cast<at::Tensor>(rows);
+    };
+  }
+  return generation::generate(*model, inputs, config, callbacks, generator);
+}
+
+}  // namespace
+
+void bind_generation(py::module_& m) {
+  const GenerationConfig defaults;
+  py::class_<GenerationConfig>(m, "GenerationConfig", "How to generate. Read-only.")
+      .def(py::init([](std::optional<int64_t> max_length,
+                       std::optional<int64_t> max_new_tokens,
+                       int64_t min_length,
+                       int64_t min_new_tokens,
+                       std::vector<int64_t> eos_token_ids,
+                       std::optional<int64_t> pad_token_id,
+                       double repetition_penalty,
+                       bool do_sample,
+                       double temperature,
+                       int64_t top_k,
+                       double top_p,
+                       double min_p,
+                       std::optional<uint64_t> seed,
+                       int64_t prefill_chunk_size,
+                       bool output_scores,
+                       bool output_logits) {
+             return GenerationConfig{.max_length = max_length,
+                                     .max_new_tokens = max_new_tokens,
+                                     .min_length = min_length,
+                                     .min_new_tokens = min_new_tokens,
+                                     .eos_token_ids = std::move(eos_token_ids),
+                                     .pad_token_id = pad_token_id,
+                                     .repetition_penalty = repetition_penalty,
+                                     .do_sample = do_sample,
+                                     .temperature = temperature,
+                                     .top_k = top_k,
+                                     .top_p = top_p,
+                                     .min_p = min_p,
+                                     .seed = seed,
+                                     .prefill_chunk_size = prefill_chunk_size,
+                                     .output_scores = output_scores,
+                                     .output_logits = output_logits};
+           }),
+           py::kw_only(),
+           py::arg("max_length") = defaults.max_length,
+           py::arg("max_new_tokens") = defaults.max_new_tokens,
+           py::arg("min_length") = defaults.min_length,
+           py::arg("min_new_tokens") = defaults.min_new_tokens,
+           py::arg("eos_token_ids") = defaults.eos_token_ids,
+           py::arg("pad_token_id") = defaults.pad_token_id,
+           py::arg("repetition_penalty") = defaults.repetition_penalty,
+           py::arg("do_sample") = defaults.do_sample,
+           py::arg("temperature") = defaults.temperature,
+           py::arg("top_k") = defaults.top_k,
+           py::arg("top_p") = defaults.top_p,
+           py::arg("min_p") = defaults.min_p,
+           py::arg("seed") = defaults.seed,
+           py::arg("prefill_chunk_size") = defaults.prefill_chunk_size,
+           py::arg("output_scores") = defaults.output_scores,
+           py::arg("output_logits") = defaults.output_logits,
+           "Lengths count the columns of the returned sequences, prompt included; max_new_tokens\n"
+           "wins over max_length and one of them must be given. top_k=0, top_p=1 and min_p=0 keep\n"
+           "every token; prefill_chunk_size=0 feeds the prompt in one pass.");
+
+  py::class_<GenerateOutput>(m, "GenerateOutput", "What generate returns.")
+      .def_readonly("sequences", &GenerateOutput::sequences, "int64 [batch, prompt + steps]")
+      .def_readonly("steps", &GenerateOutput::steps)
+      .def_readonly("stopped",
+                    &GenerateOutput::stopped,
+                    "bool [batch], on the CPU: ended by an end-of-sequence token or by on_step.")
+      .def_readonly("scores",
+                    &GenerateOutput::scores,
+                    "One fp32 [batch, vocab_size] a step, processed; empty unless asked for.")
+      .def_readonly("logits",
+                    &GenerateOutput::logits,
+                    "One fp32 [batch, vocab_size] a step, the model's; empty unless asked for.");
+
+  m.def(
+      "generate",
+      torch::wrap_pybind_function_no_gil(&generate),
+      py::arg("model"),
+      py::kw_only(),
+      py::arg("input_ids") = py::none(),
+      py::arg("inputs_embeds") = py::none(),
+      py::arg("attention_mask") = py::none(),
+      py::arg("position_ids") = py::none(),
+      py::arg("cache") = py::none(),
+      py::arg("generator") = py::none(),
+      py::arg("on_step") = py::none(),
+      py::arg("config"),
+      "Generates token by token in C++, with the GIL released.\n\n"
+      "  input_ids       int64 [batch, prompt]; where the cache holds tokens, all tokens from the\n"
+      "                  first on, or the new ones alone beside an attention_mask that covers all\n"
+      "  inputs_embeds   [batch, tokens, hidden_size], fed in place of the ids in the first pass\n"
+      "  attention_mask  [batch, cached and new tokens]\n"
+      "  position_ids    int64 [batch or 1, n], the last of them those of the tokens fed\n"
+      "  cache           KVCache, continued and appended to\n"
+      "  generator       torch.Generator, drawn from where config has no seed\n"
+      "  on_step         called as on_step(tokens, sequences) after each step with int64 [batch]\n"
+      "                  and [batch, length]; returns None or bool [batch], the rows to stop\n\n"
+      "Ctrl-C raises KeyboardInterrupt between two passes of the model.");
+}
+
+}  // namespace mistral_ext::bindings

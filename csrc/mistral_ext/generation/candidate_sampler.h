@@ -1,0 +1,58 @@
+#pragma once
+
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+#include <vector>
+
+#include "mistral_ext/generation/exponential_draws.h"
+#include "mistral_ext/generation/generation_config.h"
+#include "mistral_ext/generation/top_candidates.h"
+
+namespace mistral_ext::generation {
+
+// Top-k sampling on the CPU that works on the k candidates and yet picks the token that
+// at::multinomial picks after LogitsProcessor::warp: every sum whose rounding depends on its order
+// (the softmax) is left to ATen, on the full row; sorting, top-p's running sum, min-p and the draw
+// concern the candidates alone.
+class CandidateSampler {
+ public:
+  // config.top_k must be positive.
+  explicit CandidateSampler(const GenerationConfig& config)
+      : top_k_(config.top_k), top_p_(config.top_p), min_p_(config.min_p) {}
+
+  // scores: fp32 [batch, vocab_size] on the CPU, contiguous, the temperature applied. Returns int64
+  // [batch], or nothing, with no variate drawn, where a row has a NaN, an infinity or nothing but
+  // -infinity.
+  //   warped: where not null, gets the scores that remain, the others at -infinity.
+  std::optional<at::Tensor> sample(const at::Tensor& scores,
+                                   const std::optional<at::Generator>& generator,
+                                   at::Tensor* warped);
+
+ private:
+  using Rows = std::vector<std::vector<Candidate>>;
+
+  bool find(const at::Tensor& scores);
+  void keep_top_p();
+  bool keep_min_p();
+  void write(const Rows& rows, bool at_the_end);
+  void erase(const Rows& rows, bool at_the_end);
+  void softmax();
+  at::Tensor draw(const std::optional<at::Generator>& generator);
+
+  int64_t top_k_;
+  double top_p_;
+  double min_p_;
+
+  TopCandidates top_;
+  ExponentialDraws exponential_;
+  Rows rows_;                       // the candidates of each row, by rising index
+  Rows sorted_;                     // the same, by rising score
+  std::vector<int64_t> positions_;  // of all candidates in the flat [batch, vocab_size]
+  std::vector<float> variates_;
+  at::Tensor scores_;         // [batch, vocab_size], -infinity but where candidates are written
+  at::Tensor probabilities_;  // [batch, vocab_size]
+};
+
+}  // namespace mistral_ext::generation

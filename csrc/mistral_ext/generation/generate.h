@@ -1,0 +1,52 @@
+#pragma once
+
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include "mistral_ext/generation/generation_config.h"
+#include "mistral_ext/generation/prompt.h"
+#include "mistral_ext/models/mistral_for_causal_lm.h"
+
+namespace mistral_ext::generation {
+
+// One step, as a callback sees it. Both tensors are on the model's device.
+struct Step {
+  at::Tensor tokens;     // int64 [batch], the new ones; padding in rows that had ended
+  at::Tensor sequences;  // int64 [batch, length], all so far
+};
+
+struct Callbacks {
+  // After each step. Returns bool [batch], the rows to stop, or an undefined tensor for none.
+  std::function<at::Tensor(const Step&)> on_step;
+  // After each pass of the model; throws where the caller wants to leave. The cache then holds
+  // whole tokens.
+  std::function<void()> check_interrupt;
+};
+
+struct GenerateOutput {
+  at::Tensor sequences;  // int64 [batch, prompt + steps]
+  int64_t steps = 0;     // tokens made in each row, padding included
+  // bool [batch], on the CPU: ended by an end-of-sequence token or by on_step. The others reached
+  // the greatest length, or were still going when the last row was stopped.
+  at::Tensor stopped;
+  // Where asked for, one fp32 [batch, vocab_size] a step.
+  std::vector<at::Tensor> scores;  // processed: what the token was picked from
+  std::vector<at::Tensor> logits;  // the model's
+};
+
+// Generates token by token, as Hugging Face's generate does for one beam: the same tokens for the
+// same logits, and with sampling the same tokens for the same seed. Records no gradients; what the
+// cache holds afterwards has seen every token but the last. Throws ValueError for a bad argument,
+// before any work.
+//   generator: what sampling draws from where config.seed is absent; neither: the default one.
+GenerateOutput generate(models::MistralForCausalLM& model,
+                        const GenerateInputs& inputs,
+                        const GenerationConfig& config,
+                        const Callbacks& callbacks = {},
+                        const std::optional<at::Generator>& generator = std::nullopt);
+
+}  // namespace mistral_ext::generation

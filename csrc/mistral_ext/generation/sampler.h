@@ -1,0 +1,42 @@
+#pragma once
+
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+
+#include "mistral_ext/generation/candidate_sampler.h"
+#include "mistral_ext/generation/generation_config.h"
+#include "mistral_ext/generation/logits_processor.h"
+
+namespace mistral_ext::generation {
+
+// Picks the next token of each row: the likeliest, or one drawn. With the same scores, seed and
+// device the tokens are those of torch.argmax and torch.multinomial.
+class Sampler {
+ public:
+  // generator: where config.seed is absent; neither: the device's default one. Throws ValueError
+  // where the generator is another device's.
+  Sampler(const GenerationConfig& config,
+          const std::optional<at::Generator>& generator,
+          int64_t prompt_length,
+          const at::Device& device);
+
+  // input_ids: int64 [batch, length], all tokens so far. logits: fp32 [batch, vocab_size]. Returns
+  // int64 [batch].
+  //   scores: where not null, gets the processed scores that the token was picked from.
+  at::Tensor next_tokens(const at::Tensor& input_ids, const at::Tensor& logits, at::Tensor* scores);
+
+ private:
+  at::Tensor greedy(const at::Tensor& scores);
+  at::Tensor draw(const at::Tensor& scores, at::Tensor* warped);
+
+  LogitsProcessor processor_;
+  bool do_sample_;
+  double temperature_;
+  std::optional<at::Generator> generator_;
+  TopCandidates top_;
+  std::optional<CandidateSampler> candidate_sampler_;
+};
+
+}  // namespace mistral_ext::generation
