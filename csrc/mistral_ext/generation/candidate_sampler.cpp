@@ -3,6 +3,7 @@
 #include <ATen/ops/_softmax.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/sort.h>
 
 #include <algorithm>
 #include <limits>
@@ -22,6 +23,7 @@ bool CandidateSampler::find(const at::Tensor& scores) {
     probabilities_ = at::empty(scores.sizes(), at::kFloat);
     rows_.resize(batch);
     sorted_.resize(batch);
+    removed_.resize(batch);
   }
   const int64_t k = std::min(top_k_, vocab_size);
   const float* row = scores.const_data_ptr<float>();
@@ -61,18 +63,20 @@ void CandidateSampler::softmax() {
 // double as at::cumsum does. What is no candidate stands before them and adds nothing.
 void CandidateSampler::keep_top_p() {
   const auto by_score = [](const Candidate& a, const Candidate& b) { return a.score < b.score; };
+  const auto by_index = [](const Candidate& a, const Candidate& b) { return a.index < b.index; };
   for (size_t i = 0; i < rows_.size(); ++i) {
     sorted_[i] = rows_[i];
-    std::stable_sort(sorted_[i].begin(), sorted_[i].end(), by_score);
+    std::sort(sorted_[i].begin(), sorted_[i].end(), by_score);
   }
   write(sorted_, /*at_the_end=*/true);
   softmax();
   erase(sorted_, /*at_the_end=*/true);
   const auto most_removed = static_cast<float>(1.0 - top_p_);
   const float* row_end = probabilities_.const_data_ptr<float>();
+  bool cuts_a_tie = false;
   for (size_t i = 0; i < rows_.size(); ++i) {
     row_end += probabilities_.size(1);
-    auto& candidates = sorted_[i];
+    const auto& candidates = sorted_[i];
     const float* probability = row_end - candidates.size();
     double sum = 0.0;
     size_t removed = 0;
@@ -80,10 +84,28 @@ void CandidateSampler::keep_top_p() {
       sum += *probability++;
       if (static_cast<float>(sum) > most_removed) break;
     }
-    candidates.erase(candidates.begin(), candidates.begin() + removed);
-    rows_[i] = candidates;
-    const auto by_index = [](const Candidate& a, const Candidate& b) { return a.index < b.index; };
+    removed_[i] = removed;
+    cuts_a_tie =
+        cuts_a_tie || (removed > 0 && candidates[removed - 1].score == candidates[removed].score);
+  }
+  if (cuts_a_tie) order_ties();
+  for (size_t i = 0; i < rows_.size(); ++i) {
+    rows_[i].assign(sorted_[i].begin() + removed_[i], sorted_[i].end());
     std::sort(rows_[i].begin(), rows_[i].end(), by_index);
+  }
+}
+
+// Which of equal scores at::sort puts first is its own affair, and where the cut falls between them
+// decides which stays: ask it.
+void CandidateSampler::order_ties() {
+  write(rows_, /*at_the_end=*/false);
+  const auto order = std::get<1>(at::sort(scores_, /*dim=*/-1, /*descending=*/false));
+  erase(rows_, /*at_the_end=*/false);
+  const int64_t* row_end = order.const_data_ptr<int64_t>();
+  for (auto& candidates : sorted_) {
+    row_end += order.size(1);
+    const int64_t* index = row_end - candidates.size();
+    for (auto& candidate : candidates) candidate.index = *index++;
   }
 }
 

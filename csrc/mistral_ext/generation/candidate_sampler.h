@@ -35,6 +35,7 @@ class CandidateSampler {
 
   bool find(const at::Tensor& scores);
   void keep_top_p();
+  void order_ties();
   bool keep_min_p();
   void write(const Rows& rows, bool at_the_end);
   void erase(const Rows& rows, bool at_the_end);
@@ -49,6 +50,7 @@ class CandidateSampler {
   ExponentialDraws exponential_;
   Rows rows_;                       // the candidates of each row, by rising index
   Rows sorted_;                     // the same, by rising score
+  std::vector<size_t> removed_;     // how many of those top-p removes
   std::vector<int64_t> positions_;  // of all candidates in the flat [batch, vocab_size]
   std::vector<float> variates_;
   at::Tensor scores_;         // [batch, vocab_size], -infinity but where candidates are written

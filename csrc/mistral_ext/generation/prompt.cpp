@@ -1,8 +1,8 @@
 #include "mistral_ext/generation/prompt.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/all.h>
 #include <ATen/ops/aminmax.h>
-#include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 
