@@ -6,6 +6,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <memory>
 #include <optional>
 
 #include "mistral_ext/core/check.h"
@@ -168,8 +169,8 @@ GenerateOutput generate(models::MistralForCausalLM& model,
   const int64_t prompt_length = prompt.sequences.size(1);
   Sampler sampler(config, generator, prompt_length, model.device());
 
-  std::optional<cache::KVCache> own_cache;
-  if (inputs.cache == nullptr) own_cache.emplace(model.config());
+  std::unique_ptr<cache::KVCache> own_cache;
+  if (inputs.cache == nullptr) own_cache = std::make_unique<cache::KVCache>(model.config());
   cache::KVCache& cache = inputs.cache == nullptr ? *own_cache : *inputs.cache;
   cache.reserve(prompt.past + prompt.fed +
                 std::min(prompt.max_length - prompt_length - 1, kReservedTokens));

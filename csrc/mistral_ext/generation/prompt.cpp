@@ -55,20 +55,22 @@ void check_pad_token(const GenerationConfig& config, int64_t batch, int64_t voca
       "generate: pad_token_id must be given with eos_token_ids and a batch of {}, got "
       "none",
       batch);
-  MISTRAL_EXT_CHECK(*config.pad_token_id >= 0 && *config.pad_token_id < vocab_size,
+  const int64_t pad_token_id = config.pad_token_id.value_or(-1);
+  MISTRAL_EXT_CHECK(pad_token_id >= 0 && pad_token_id < vocab_size,
                     "generate: pad_token_id must be in [0, {}), got {}",
                     vocab_size,
-                    *config.pad_token_id);
+                    pad_token_id);
 }
 
 int64_t choose_max_length(const GenerationConfig& config, int64_t prompt) {
   constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
   if (config.max_new_tokens) return prompt + std::min(*config.max_new_tokens, kMost - prompt);
-  MISTRAL_EXT_CHECK(*config.max_length > prompt,
+  const int64_t max_length = config.max_length.value_or(0);
+  MISTRAL_EXT_CHECK(max_length > prompt,
                     "generate: max_length must be beyond the prompt's {} tokens, got {}",
                     prompt,
-                    *config.max_length);
-  return *config.max_length;
+                    max_length);
+  return max_length;
 }
 
 // Tokens of the prompt that are in the cache already.

@@ -31,7 +31,7 @@ float block_maximum(const float* block, int64_t n, int32_t& regular) {
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) take(block + i, kLanes);
   take(block + i, n - i);
-  for (int64_t lane = 0; lane < kLanes; ++lane) regular &= is_regular[lane];
+  for (const int32_t lane : is_regular) regular &= lane;
   return *std::max_element(maxima, maxima + kLanes);
 }
 

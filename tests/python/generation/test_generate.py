@@ -1,4 +1,4 @@
-"""The C++ loop against Hugging Face's generate: the same tokens, for the same seed where it draws."""
+"""The C++ loop against Hugging Face's generate: the same tokens, and the same draws for a seed."""
 
 import signal
 import threading
