@@ -5,10 +5,10 @@
 function(mistral_ext_precompile target)
   target_precompile_headers(${target} PRIVATE
     <ATen/core/Tensor.h>
-    <ATen/core/dispatch/Dispatcher.h>
+    <fmt/format.h>
     <torch/csrc/autograd/custom_function.h>
     <torch/library.h>
-    <fmt/format.h>
+    <torch/nn/module.h>
   )
   get_target_property(sources ${target} SOURCES)
   list(FILTER sources INCLUDE REGEX "/kernels/")

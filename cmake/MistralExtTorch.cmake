@@ -1,5 +1,5 @@
 # Finds Python and torch: torch where CMAKE_PREFIX_PATH or Torch_DIR says, else the interpreter's.
-# Sets MISTRAL_EXT_CUDA to whether the .cu files are compiled.
+# MISTRAL_EXT_TORCH_CUDA then says whether the .cu files are compiled.
 if(MISTRAL_EXT_PYTHON)
   find_package(Python 3.10 REQUIRED COMPONENTS Interpreter Development.Module)
 else()
@@ -34,8 +34,7 @@ endif()
 
 include(mistral_ext_find_torch)
 mistral_ext_find_torch()
-set(MISTRAL_EXT_CUDA ${MISTRAL_EXT_TORCH_CUDA})
-message(STATUS "mistral_ext: torch ${MISTRAL_EXT_TORCH_VERSION}, CUDA kernels ${MISTRAL_EXT_CUDA}")
+message(STATUS "mistral_ext: torch ${MISTRAL_EXT_TORCH_VERSION}, CUDA kernels ${MISTRAL_EXT_TORCH_CUDA}")
 
 separate_arguments(torch_flags UNIX_COMMAND "${TORCH_CXX_FLAGS}")
 add_compile_options(${torch_flags})

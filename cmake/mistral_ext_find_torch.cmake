@@ -5,26 +5,31 @@
 # leaves on most machines. Nothing here needs the toolkit but our .cu files: without it torch's
 # libraries are linked by name.
 #
-# Sets MISTRAL_EXT_TORCH_CUDA (torch has CUDA and nvcc is found), MISTRAL_EXT_TORCH_VERSION (as torch
-# writes it, without the local part: 2.13.0), TORCH_LIBRARIES, TORCH_CXX_FLAGS, TORCH_INSTALL_PREFIX.
+# MISTRAL_EXT_CUDA=OFF asks for the same with a toolkit, one that lacks what torch looks for.
+#
+# Sets MISTRAL_EXT_TORCH_CUDA (torch has CUDA, and .cu files can be compiled), TORCH_LIBRARIES,
+# TORCH_CXX_FLAGS, TORCH_INSTALL_PREFIX and MISTRAL_EXT_TORCH_VERSION (as torch writes it, without the
+# local part: 2.13.0).
 macro(mistral_ext_find_torch)
   find_path(
     mistral_ext_torch_root include/torch/library.h
     PATHS ${CMAKE_PREFIX_PATH} ${Torch_DIR}
     PATH_SUFFIXES . ../.. ../../..
     NO_DEFAULT_PATH NO_CACHE)
+  set(mistral_ext_torch_has_cuda OFF)
   set(MISTRAL_EXT_TORCH_CUDA OFF)
   if(mistral_ext_torch_root AND EXISTS "${mistral_ext_torch_root}/lib/libtorch_cuda.so")
-    include(CheckLanguage)
-    check_language(CUDA)
-    if(CMAKE_CUDA_COMPILER)
-      set(MISTRAL_EXT_TORCH_CUDA ON)
+    set(mistral_ext_torch_has_cuda ON)
+    if(NOT DEFINED MISTRAL_EXT_CUDA OR MISTRAL_EXT_CUDA)
+      include(CheckLanguage)
+      check_language(CUDA)
+      if(CMAKE_CUDA_COMPILER)
+        set(MISTRAL_EXT_TORCH_CUDA ON)
+      endif()
     endif()
   endif()
 
-  if(mistral_ext_torch_root
-     AND EXISTS "${mistral_ext_torch_root}/lib/libtorch_cuda.so"
-     AND NOT MISTRAL_EXT_TORCH_CUDA)
+  if(mistral_ext_torch_has_cuda AND NOT MISTRAL_EXT_TORCH_CUDA)
     if(NOT TARGET torch)
       get_filename_component(TORCH_INSTALL_PREFIX "${mistral_ext_torch_root}" REALPATH)
       add_library(torch INTERFACE IMPORTED)
@@ -38,7 +43,7 @@ macro(mistral_ext_find_torch)
     set(TORCH_LIBRARIES torch)
     include("${TORCH_INSTALL_PREFIX}/share/cmake/Torch/TorchConfigVersion.cmake")
     set(MISTRAL_EXT_TORCH_VERSION "${PACKAGE_VERSION}")
-    message(STATUS "torch has CUDA and there is no nvcc: linking torch's libraries by name")
+    message(STATUS "torch has CUDA, and no .cu file is compiled: linking torch's libraries by name")
   else()
     find_package(Torch 2.11 REQUIRED)
     set(MISTRAL_EXT_TORCH_VERSION "${Torch_VERSION}")

@@ -1,0 +1,9 @@
+// What every test of the sanitizer build starts with: torch's own libraries are not instrumented.
+//   detect_leaks=0               torch keeps registries and thread pools to the end of the process
+//   detect_container_overflow=0  a std::vector that torch grew carries no annotations for our reads
+//   detect_odr_violation=0       torch's libraries hold the same inline variables more than once
+extern "C" const char* __asan_default_options() {
+  return "detect_leaks=0:detect_container_overflow=0:detect_odr_violation=0";
+}
+
+extern "C" const char* __ubsan_default_options() { return "print_stacktrace=1"; }
