@@ -116,6 +116,8 @@ def test_refuses_rows_to_stop_of_another_shape(full_twins, device):
 
 
 def test_says_that_scores_with_a_nan_cannot_be_drawn_from(full_twins, device):
+    if device.type != "cpu":
+        pytest.skip("an accelerator finds out later, and cannot be used afterwards")
     ids, _ = prompts(device, [9])
     full_twins.ours.state_dict()["model.norm.weight"].fill_(NAN)
     with pytest.raises(RuntimeError, match="probability tensor contains"):
