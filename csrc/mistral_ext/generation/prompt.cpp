@@ -132,6 +132,8 @@ Prompt prepare_prompt(const models::MistralForCausalLM& model,
                     "generate: input_ids or inputs_embeds must be given, got neither");
   const int64_t vocab_size = model.config().vocab_size;
   const auto device = model.device();
+  MISTRAL_EXT_CHECK(!device.is_meta(),
+                    "generate: model must have its weights, got parameters on the meta device");
   Prompt prompt;
   if (inputs.input_ids.defined()) {
     check_token_ids(inputs.input_ids, vocab_size);

@@ -165,6 +165,9 @@ TEST(Generate, NamesTheSettingThatCannotWork) {
   inputs.input_ids[0][0] = 61;
   EXPECT_EQ(error_of([&] { generate(*model, inputs, greedy()); }),
             "generate: input_ids must be in [0, 61), got 61");
+  MistralForCausalLM empty(tiny_config());
+  EXPECT_EQ(error_of([&] { generate(empty, prompt(), greedy()); }),
+            "generate: model must have its weights, got parameters on the meta device");
 }
 
 }  // namespace
