@@ -53,7 +53,7 @@ void bind_cache(py::module_& m) {
       .def("assign", &KVCacheLayer::assign, py::arg("keys"), py::arg("values"), py::arg("seen"))
       .def("reserve", &KVCacheLayer::reserve, py::arg("tokens"))
       .def("drop_last", &KVCacheLayer::drop_last, py::arg("tokens"))
-      .def("record_past", &KVCacheLayer::record_past)
+      .def("record_past", &KVCacheLayer::record_past, py::arg("record") = true)
       .def("select_rows", &KVCacheLayer::select_rows, py::arg("indices"))
       .def("repeat_rows", &KVCacheLayer::repeat_rows, py::arg("repeats"))
       .def("reset", &KVCacheLayer::reset);
@@ -72,7 +72,7 @@ void bind_cache(py::module_& m) {
       .def_property_readonly("nbytes", &KVCache::nbytes)
       .def("reserve", &KVCache::reserve, py::arg("tokens"))
       .def("drop_last", &KVCache::drop_last, py::arg("tokens"))
-      .def("record_past", &KVCache::record_past)
+      .def("record_past", &KVCache::record_past, py::arg("record") = true)
       .def("select_rows", &KVCache::select_rows, py::arg("indices"))
       .def("repeat_rows", &KVCache::repeat_rows, py::arg("repeats"))
       .def("reset", &KVCache::reset);

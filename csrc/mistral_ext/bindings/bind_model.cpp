@@ -20,6 +20,14 @@ at::Tensor or_undefined(const std::optional<at::Tensor>& tensor) {
   return tensor.value_or(at::Tensor());
 }
 
+// The tensor first: a tensor of one element would pass for an integer.
+using LogitsToKeep = std::variant<at::Tensor, int64_t>;
+
+models::LogitsToKeep to_models(const LogitsToKeep& logits_to_keep) {
+  if (const auto* indices = std::get_if<at::Tensor>(&logits_to_keep)) return *indices;
+  return std::get<int64_t>(logits_to_keep);
+}
+
 // (logits, or None with compute_logits=False; last hidden state; hidden states, empty unless asked)
 using ForwardResult = std::tuple<std::optional<at::Tensor>, at::Tensor, std::vector<at::Tensor>>;
 
@@ -30,7 +38,7 @@ ForwardResult forward(MistralForCausalLM& model,
                       const std::optional<at::Tensor>& qk_mask,
                       const std::optional<at::Tensor>& position_ids,
                       const std::shared_ptr<cache::KVCache>& cache,
-                      const std::variant<int64_t, at::Tensor>& logits_to_keep,
+                      const LogitsToKeep& logits_to_keep,
                       bool compute_logits,
                       bool output_hidden_states,
                       bool ignore_packing) {
@@ -48,7 +56,7 @@ ForwardResult forward(MistralForCausalLM& model,
     auto outputs = model.model().forward(inputs);
     return {std::nullopt, outputs.last_hidden_state, std::move(outputs.hidden_states)};
   }
-  auto outputs = model.forward(inputs, logits_to_keep);
+  auto outputs = model.forward(inputs, to_models(logits_to_keep));
   return {outputs.logits, outputs.model.last_hidden_state, std::move(outputs.model.hidden_states)};
 }
 
@@ -90,8 +98,9 @@ void bind_model(py::module_& m) {
       .def(py::init<std::shared_ptr<MistralForCausalLM>, const py::dict&>(),
            py::arg("model"),
            py::arg("module_types"),
-           "module_types: for each role (causal_lm, model, layers, layer, attention, mlp, norm,\n"
-           "linear, embedding, activation) the tuple of classes whose arithmetic C++ has.")
+           "module_types: for each role (causal_lm, model, layers, layer, attention, rotary, mlp,\n"
+           "norm, linear, embedding, activation, parameter) the tuple of classes whose arithmetic\n"
+           "C++ has; and under ignored_hook the code of hooks that need not run, or None.")
       .def("refresh",
            &SharedWeights::refresh,
            py::arg("causal_lm"),

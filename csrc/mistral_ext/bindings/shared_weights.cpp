@@ -3,6 +3,7 @@
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include <cmath>
 #include <optional>
 
 #include "mistral_ext/models/load.h"
@@ -27,13 +28,14 @@ PyObject* lookup(py::handle dict, const Name& key) {
 // Leaked on purpose: destroying Python objects after the interpreter has gone would crash.
 struct Names {
   Name modules{"_modules"}, parameters{"_parameters"}, forward{"forward"}, weight{"weight"},
-      bias{"bias"}, training{"training"};
+      bias{"bias"}, training{"training"}, attention_dropout{"attention_dropout"},
+      scaling{"scaling"}, variance_epsilon{"variance_epsilon"};
   std::vector<Name> hooks;
   Name model{"model"}, lm_head{"lm_head"}, embed_tokens{"embed_tokens"}, layers{"layers"},
-      norm{"norm"}, self_attn{"self_attn"}, mlp{"mlp"}, q_proj{"q_proj"}, k_proj{"k_proj"},
-      v_proj{"v_proj"}, o_proj{"o_proj"}, gate_proj{"gate_proj"}, up_proj{"up_proj"},
-      down_proj{"down_proj"}, act_fn{"act_fn"}, input_layernorm{"input_layernorm"},
-      post_attention_layernorm{"post_attention_layernorm"};
+      norm{"norm"}, rotary_emb{"rotary_emb"}, self_attn{"self_attn"}, mlp{"mlp"}, q_proj{"q_proj"},
+      k_proj{"k_proj"}, v_proj{"v_proj"}, o_proj{"o_proj"}, gate_proj{"gate_proj"},
+      up_proj{"up_proj"}, down_proj{"down_proj"}, act_fn{"act_fn"},
+      input_layernorm{"input_layernorm"}, post_attention_layernorm{"post_attention_layernorm"};
 
   Names() {
     for (const char* hook :
@@ -52,12 +54,34 @@ struct Fallback {
   std::string reason;
 };
 
+// Whether the hooks registered in this dictionary are all functions of the code given.
+bool all_of_code(PyObject* hooks, py::handle code) {
+  Py_ssize_t position = 0;
+  PyObject* hook = nullptr;
+  while (PyDict_Next(hooks, &position, nullptr, &hook) != 0) {
+    if (!PyFunction_Check(hook) || PyFunction_GetCode(hook) != code.ptr()) return false;
+  }
+  return true;
+}
+
+// The attribute as a number; NaN where it is none.
+double number(py::handle attributes, const Name& name) {
+  PyObject* value = lookup(attributes, name);
+  if (value == nullptr) return std::nan("");
+  const double x = PyFloat_AsDouble(value);
+  if (x == -1.0 && PyErr_Occurred() != nullptr) {
+    PyErr_Clear();
+    return std::nan("");
+  }
+  return x;
+}
+
 }  // namespace
 
 // One walk: throws Fallback at the first thing that needs Python.
 class SharedWeights::Walk {
  public:
-  explicit Walk(const py::dict& types) : types_(types) {}
+  Walk(const py::dict& types, const MistralConfig& config) : types_(types), config_(config) {}
 
   // The child `name` of the module with attributes `parent`; its attributes, checked.
   py::object child(py::handle parent, const Name& name, const char* role) {
@@ -81,7 +105,10 @@ class SharedWeights::Walk {
     if (!attributes) throw py::error_already_set();
     for (const Name& hook : names_.hooks) {
       PyObject* registered = lookup(attributes, hook);
-      if (registered != nullptr && PyDict_Check(registered) && PyDict_Size(registered) > 0) {
+      if (registered == nullptr || !PyDict_Check(registered) || PyDict_Size(registered) == 0) {
+        continue;
+      }
+      if (!all_of_code(registered, types_["ignored_hook"])) {
         throw Fallback{std::string(name) + " has a hook"};
       }
     }
@@ -91,9 +118,32 @@ class SharedWeights::Walk {
     return attributes;
   }
 
-  // Shares the weight of child `name` into `slot`.
-  void share(py::handle parent, const Name& name, const char* role, layers::WeightedModule* slot) {
-    const auto attributes = child(parent, name, role);
+  // A norm is shared where its epsilon is the configuration's.
+  void share_norm(py::handle parent, const Name& name, layers::WeightedModule* slot) {
+    const auto attributes = share(parent, name, "norm", slot);
+    if (number(attributes, names_.variance_epsilon) != config_.rms_norm_eps) {
+      throw Fallback{std::string(name.text) + " has another variance_epsilon than the others"};
+    }
+  }
+
+  // The attention module's own settings are those of C++.
+  void check_attention(py::handle attributes) {
+    const double scale = std::pow(static_cast<double>(config_.head_dim), -0.5);
+    if (std::abs(number(attributes, names_.scaling) - scale) > 1e-12) {
+      throw Fallback{"the scaling of self_attn is not head_dim^-0.5"};
+    }
+    if (lookup(attributes, names_.training) == Py_True &&
+        number(attributes, names_.attention_dropout) != 0.0) {
+      throw Fallback{"attention_dropout is active"};
+    }
+  }
+
+  // Shares the weight of child `name` into `slot`; returns the child's attributes.
+  py::object share(py::handle parent,
+                   const Name& name,
+                   const char* role,
+                   layers::WeightedModule* slot) {
+    auto attributes = child(parent, name, role);
     PyObject* parameters = lookup(attributes, names_.parameters);
     PyObject* weight = parameters == nullptr ? nullptr : lookup(parameters, names_.weight);
     if (weight == nullptr || !THPVariable_Check(weight)) {
@@ -116,6 +166,7 @@ class SharedWeights::Walk {
     } else if (slot->weight().sizes() != slot->shape()) {
       slot->set_weight(tensor);  // a storage swap changed the shape: let it say so
     }
+    return attributes;
   }
 
  private:
@@ -135,6 +186,7 @@ class SharedWeights::Walk {
 
   const Names& names_ = Names::get();
   const py::dict& types_;
+  const MistralConfig& config_;
   std::optional<at::TensorOptions> first_;
 };
 
@@ -145,6 +197,7 @@ SharedWeights::SharedWeights(std::shared_ptr<models::MistralForCausalLM> model,
   embed_tokens_ = slots.at("model.embed_tokens.weight");
   norm_ = slots.at("model.norm.weight");
   lm_head_ = slots.at("lm_head.weight");
+  for (const auto& [name, slot] : slots) slots_.push_back(slot);
   for (int64_t i = 0; i < model_->config().num_hidden_layers; ++i) {
     const auto at = [&](const char* name) {
       return slots.at("model.layers." + std::to_string(i) + "." + name + ".weight");
@@ -163,38 +216,47 @@ SharedWeights::SharedWeights(std::shared_ptr<models::MistralForCausalLM> model,
 
 std::string SharedWeights::refresh(py::handle causal_lm) {
   const Names& n = Names::get();
-  Walk walk(types_);
+  Walk walk(types_, model_->config());
   try {
+    holds_weights_ = true;
     const auto top = walk.checked(causal_lm, "the model", "causal_lm");
     const auto model = walk.child(top, n.model, "model");
     walk.share(model, n.embed_tokens, "embedding", embed_tokens_);
     const auto list = walk.child(model, n.layers, "layers");
     PyObject* const layers = lookup(list, n.modules);
     if (PyDict_Size(layers) != std::ssize(layer_slots_)) {
-      return "layers has " + std::to_string(PyDict_Size(layers)) + " entries, the configuration " +
-             std::to_string(layer_slots_.size());
+      throw Fallback{"layers has " + std::to_string(PyDict_Size(layers)) +
+                     " entries, the configuration " + std::to_string(layer_slots_.size())};
     }
     Py_ssize_t position = 0;
     PyObject* layer_module = nullptr;
     for (const LayerSlots& slots : layer_slots_) {
       PyDict_Next(layers, &position, nullptr, &layer_module);
       const auto layer = walk.checked(layer_module, "a decoder layer", "layer");
-      walk.share(layer, n.input_layernorm, "norm", slots.input_layernorm);
+      walk.share_norm(layer, n.input_layernorm, slots.input_layernorm);
       const auto attention = walk.child(layer, n.self_attn, "attention");
+      walk.check_attention(attention);
       walk.share(attention, n.q_proj, "linear", slots.q_proj);
       walk.share(attention, n.k_proj, "linear", slots.k_proj);
       walk.share(attention, n.v_proj, "linear", slots.v_proj);
       walk.share(attention, n.o_proj, "linear", slots.o_proj);
-      walk.share(layer, n.post_attention_layernorm, "norm", slots.post_attention_layernorm);
+      walk.share_norm(layer, n.post_attention_layernorm, slots.post_attention_layernorm);
       const auto mlp = walk.child(layer, n.mlp, "mlp");
       walk.share(mlp, n.gate_proj, "linear", slots.gate_proj);
       walk.share(mlp, n.up_proj, "linear", slots.up_proj);
       walk.share(mlp, n.down_proj, "linear", slots.down_proj);
       walk.child(mlp, n.act_fn, "activation");
     }
-    walk.share(model, n.norm, "norm", norm_);
+    walk.share_norm(model, n.norm, norm_);
+    walk.child(model, n.rotary_emb, "rotary");
     walk.share(top, n.lm_head, "linear", lm_head_);
   } catch (const Fallback& fallback) {
+    // The module may have let go of its weights (moved, sharded, quantised): they must not be kept
+    // alive here.
+    if (holds_weights_) {
+      for (auto* slot : slots_) slot->clear_weight();
+    }
+    holds_weights_ = false;
     return fallback.reason;
   }
   return "";

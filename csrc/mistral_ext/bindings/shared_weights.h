@@ -16,13 +16,14 @@ namespace mistral_ext::bindings {
 // dictionaries alone, some 50 lookups a layer.
 //
 // It also finds what only Python can run: a module of another class than those named (PEFT,
-// quantisation, parametrisation), a hook, a forward replaced on the instance.
+// quantisation, parametrisation), a hook, a forward replaced on the instance, active dropout.
 class SharedWeights {
  public:
   SharedWeights(std::shared_ptr<models::MistralForCausalLM> model,
                 const pybind11::dict& module_types);
 
-  // Why the module's own Python has to run, or "". Throws ValueError where a shape does not fit.
+  // Why the module's own Python has to run, or ""; in the first case no weight is held any more.
+  // Throws ValueError where a shape does not fit.
   std::string refresh(pybind11::handle causal_lm);
 
  private:
@@ -46,6 +47,8 @@ class SharedWeights {
   layers::WeightedModule* norm_;
   layers::WeightedModule* lm_head_;
   std::vector<LayerSlots> layer_slots_;
+  std::vector<layers::WeightedModule*> slots_;  // all of these
+  bool holds_weights_ = false;
 };
 
 }  // namespace mistral_ext::bindings

@@ -28,8 +28,8 @@ void KVCache::drop_last(int64_t tokens) {
   for (auto& layer : layers_) layer.drop_last(tokens);
 }
 
-void KVCache::record_past() {
-  for (auto& layer : layers_) layer.record_past();
+void KVCache::record_past(bool record) {
+  for (auto& layer : layers_) layer.record_past(record);
 }
 
 void KVCache::select_rows(const at::Tensor& indices) {

@@ -31,7 +31,7 @@ class KVCache {
   // Each of these is KVCacheLayer's, on every layer.
   void reserve(int64_t tokens);
   void drop_last(int64_t tokens);
-  void record_past();
+  void record_past(bool record = true);
   void select_rows(const at::Tensor& indices);
   void repeat_rows(int64_t repeats);
   void reset();

@@ -2,6 +2,7 @@
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <c10/core/InferenceMode.h>
 
 #include <algorithm>
 
@@ -95,6 +96,16 @@ void KVCacheLayer::ensure_capacity(int64_t slots, const at::Tensor& like) {
   start_ = 0;
 }
 
+// A buffer that a graph still refers to must not be written into, and one made in inference mode
+// cannot be outside it.
+void KVCacheLayer::make_writable() {
+  if (!key_.defined()) return;
+  const bool frozen = key_.is_inference() && !c10::InferenceMode::is_enabled();
+  if (!requires_grad() && !frozen) return;
+  key_ = key_.detach().clone();
+  value_ = value_.detach().clone();
+}
+
 void KVCacheLayer::write(const at::Tensor& key, const at::Tensor& value) {
   const int64_t count = key.size(1);
   const int64_t size = capacity();
@@ -129,6 +140,7 @@ KVCacheLayer::KeyValue KVCacheLayer::append_chunk_to_full_ring(const at::Tensor&
     all = {at::cat({swap_heads(ordered(key_, past)), key}, 1),
            at::cat({swap_heads(ordered(value_, past)), value}, 1)};
   }
+  make_writable();
   ensure_capacity(window_, key);
   const int64_t count = key.size(1);
   const int64_t last = std::min(count, capacity());
@@ -147,11 +159,7 @@ KVCacheLayer::KeyValue KVCacheLayer::update(const at::Tensor& key,
   } else if (window_ > 0 && count > 1 && stored_ + count > window_) {
     visible = append_chunk_to_full_ring(key, value);
   } else {
-    // A buffer that a graph still refers to must not be written into.
-    if (requires_grad()) {
-      key_ = key_.detach().clone();
-      value_ = value_.detach().clone();
-    }
+    make_writable();
     ensure_capacity(stored_ + count, key);
     write(key, value);
     visible = {swap_heads(key_.narrow(2, 0, stored_)), swap_heads(value_.narrow(2, 0, stored_))};
@@ -172,6 +180,21 @@ void KVCacheLayer::assign(const at::Tensor& key, const at::Tensor& value, int64_
   start_ = 0;
   stored_ = key.size(2);
   seen_ = seen;
+  if (!records_past_) trim();
+}
+
+// Leaves what the window needs, in order from slot 0.
+void KVCacheLayer::trim() {
+  if (window_ == 0 || stored_ < window_) return;
+  key_ = ordered(key_, window_ - 1);
+  value_ = ordered(value_, window_ - 1);
+  stored_ = window_ - 1;
+  start_ = 0;
+}
+
+void KVCacheLayer::record_past(bool record) {
+  if (records_past_ && !record) trim();
+  records_past_ = record;
 }
 
 void KVCacheLayer::check_drop(int64_t tokens) const {
@@ -179,7 +202,8 @@ void KVCacheLayer::check_drop(int64_t tokens) const {
                     "cache: the tokens to drop must be between 0 and {}, got {}",
                     seen_,
                     tokens);
-  const bool lossy = tokens > 0 && stored_ < seen_ && !records_past_;
+  const bool complete = records_past_ && stored_ - tokens >= std::min(seen_ - tokens, window_ - 1);
+  const bool lossy = tokens > 0 && stored_ < seen_ && !complete;
   TORCH_CHECK(!lossy,
               "cache: the sliding window of ",
               window_,
@@ -194,10 +218,7 @@ void KVCacheLayer::drop_last(int64_t tokens) {
   check_drop(tokens);
   stored_ -= tokens;
   seen_ -= tokens;
-  if (records_past_ && window_ > 0 && stored_ > window_ - 1) {
-    start_ = (start_ + stored_ - (window_ - 1)) % capacity();
-    stored_ = window_ - 1;
-  }
+  if (records_past_) trim();
 }
 
 void KVCacheLayer::select_rows(const at::Tensor& indices) {

@@ -76,7 +76,7 @@ class KVCacheLayer {
   at::Tensor values() const { return ordered(value_, kept()); }
 
   // Replaces the contents: key and value are [batch, kv_heads, kept, head_dim], the last of `seen`
-  // tokens.
+  // tokens; of those, what a window needs is kept.
   void assign(const at::Tensor& key, const at::Tensor& value, int64_t seen);
 
   // Forgets the newest `tokens`. Throws RuntimeError where a window has already overwritten what
@@ -86,8 +86,8 @@ class KVCacheLayer {
   void check_drop(int64_t tokens) const;
 
   // Keeps everything until the next drop_last (assisted decoding rolls back), which then trims to
-  // what the window needs.
-  void record_past() { records_past_ = true; }
+  // what the window needs. record_past(false) trims too, and later tokens are overwritten again.
+  void record_past(bool record = true);
   bool records_past() const { return records_past_; }
 
   // Batch rows: row i becomes the old row indices[i]. int64, any device.
@@ -102,8 +102,10 @@ class KVCacheLayer {
   at::Tensor ordered(const at::Tensor& buffer, int64_t newest) const;
   void check_fits(const at::Tensor& key, const at::Tensor& value) const;
   void ensure_capacity(int64_t slots, const at::Tensor& like);
+  void make_writable();
   void write(const at::Tensor& key, const at::Tensor& value);
   KeyValue concatenate(const at::Tensor& key, const at::Tensor& value);
+  void trim();
   KeyValue append_chunk_to_full_ring(const at::Tensor& key, const at::Tensor& value);
 
   int64_t window_;

@@ -70,6 +70,7 @@ std::optional<at::Tensor> RotaryEmbedding::query_scale(const at::Tensor& positio
 }
 
 RotaryAngles RotaryEmbedding::consecutive(int64_t first, int64_t count, const at::Device& device) {
+  const std::scoped_lock lock(mutex_);
   follow_length(first + count, device);
   const auto positions = at::arange(first, first + count, int64_on(device)).unsqueeze(0);
   if (first + count > kMostRows) {
@@ -82,6 +83,7 @@ RotaryAngles RotaryEmbedding::consecutive(int64_t first, int64_t count, const at
 }
 
 RotaryAngles RotaryEmbedding::at(const at::Tensor& positions) {
+  const std::scoped_lock lock(mutex_);
   const auto device = positions.device();
   const bool dynamic = config_.rope.rope_type == "dynamic";
   int64_t longest = config_.max_position_embeddings;

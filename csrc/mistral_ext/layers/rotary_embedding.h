@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <mutex>
 #include <optional>
 
 #include "mistral_ext/core/config.h"
@@ -16,7 +17,8 @@ struct RotaryAngles {
 };
 
 // Turns positions into angles. Keeps a table of the first positions, which grows by doubling: a
-// decode step then computes no cosine. Not a torch module: it has no parameters.
+// decode step then computes no cosine. Not a torch module: it has no parameters. May be used from
+// several threads.
 class RotaryEmbedding {
  public:
   explicit RotaryEmbedding(const MistralConfig& config) : config_(config) {}
@@ -35,6 +37,7 @@ class RotaryEmbedding {
   std::optional<at::Tensor> query_scale(const at::Tensor& positions) const;
 
   MistralConfig config_;
+  std::mutex mutex_;     // guards what follows
   at::Tensor inv_freq_;  // fp32 [head_dim / 2]
   double attention_factor_ = 1.0;
   int64_t frequencies_length_ = 0;  // `dynamic`: the length that inv_freq_ was made for

@@ -22,6 +22,9 @@ class WeightedModule : public torch::nn::Module {
   // Throws ValueError where the shape differs.
   void set_weight(const at::Tensor& weight);
 
+  // Lets go of the weight; set_weight must come before the next use.
+  void clear_weight() { parameters_[0].value() = at::Tensor(); }
+
  private:
   std::vector<int64_t> shape_;
 };

@@ -1,0 +1,37 @@
+"""Hugging Face's classes over the C++ model."""
+
+import transformers
+
+MINIMUM_TRANSFORMERS = (5, 15)
+
+if tuple(int(part) for part in transformers.__version__.split(".")[:2]) < MINIMUM_TRANSFORMERS:
+    raise ImportError(
+        "mistral_ext needs transformers 5.15 or later for its Hugging Face classes, and this is"
+        f" {transformers.__version__}"
+    )
+
+from mistral_ext.hf.cache import MistralCache, MistralCacheLayer
+from mistral_ext.hf.convert import from_hf
+from mistral_ext.hf.modeling import (
+    Ministral3ForCausalLM,
+    MinistralForCausalLM,
+    MistralForCausalLM,
+    path_report,
+)
+from mistral_ext.hf.patch import patch, unpatch
+from mistral_ext.hf.path import Choice, PathReport, use_path
+
+__all__ = [
+    "Choice",
+    "Ministral3ForCausalLM",
+    "MinistralForCausalLM",
+    "MistralCache",
+    "MistralCacheLayer",
+    "MistralForCausalLM",
+    "PathReport",
+    "from_hf",
+    "patch",
+    "path_report",
+    "unpatch",
+    "use_path",
+]

@@ -1,0 +1,287 @@
+"""The causal language models: Hugging Face's classes, run by the C++ model wherever it can."""
+
+import copy
+from typing import Any
+
+import torch
+from transformers import (
+    GenerationMixin,
+    PreTrainedConfig,
+)
+from transformers import (
+    Ministral3ForCausalLM as HFMinistral3ForCausalLM,
+)
+from transformers import (
+    MinistralForCausalLM as HFMinistralForCausalLM,
+)
+from transformers import (
+    MistralForCausalLM as HFMistralForCausalLM,
+)
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.models.ministral import modeling_ministral
+from transformers.models.ministral3 import modeling_ministral3
+from transformers.models.mistral import modeling_mistral
+from transformers.utils import can_return_tuple, logging
+
+from mistral_ext.hf.attention import ATTENTION
+from mistral_ext.hf.cache import MistralCache
+from mistral_ext.hf.modules import install_modules, native_types
+from mistral_ext.hf.native import (
+    NativeModel,
+    call_obstacle,
+    model_obstacle,
+    native_model,
+    output_hidden_states,
+)
+from mistral_ext.hf.path import PathReport, choose
+
+logger = logging.get_logger(__name__)
+
+
+class NativeCausalLM:
+    """What our classes add to Hugging Face's: forward and generate in C++.
+
+    Parameters, configuration, loading, saving, tying and everything else are inherited. The
+    attention implementation is "mistral_ext" unless another one is asked for (`attn_implementation`
+    of from_pretrained, set_attn_implementation, or a configuration that names one): then Hugging
+    Face's modules run with that attention.
+    """
+
+    def __init__(self, config: PreTrainedConfig, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        self._take_over()
+
+    def _take_over(self) -> None:
+        """Makes ours what Hugging Face's constructor, or from_hf, has put together."""
+        install_modules(self)
+        # What modules read from the configuration once, when they were made.
+        self.__dict__.setdefault("_made_from", copy.deepcopy(self.config.to_dict()))
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """As Hugging Face's forward, in C++ where nothing needs Python modules.
+
+        input_ids: int64 or int32 [batch, seq]; or inputs_embeds: [batch, seq, hidden_size].
+        attention_mask: [batch, cached + seq], nonzero where there is a token; or
+            [batch or 1, heads or 1, seq, keys], bool or added to the scores, which then says alone
+            what is visible.
+        position_ids: int64 [batch or 1, seq]. Without them: the tokens in the cache, plus 0, 1, ...
+        past_key_values: appended to. With use_cache and none given, a MistralCache is made.
+        labels: int64 [batch, seq], -100 where there is no loss; keywords that Hugging Face's loss
+            takes (num_items_in_batch) go to it.
+        logits_to_keep: the last so many positions, 0 for all; or their indices [kept].
+        kwargs: output_hidden_states, output_attentions, return_dict, and what else Hugging Face's
+            forward takes: what C++ does not know runs the module path.
+
+        Returns logits [batch, kept, vocab_size] in the model's dtype, loss, past_key_values,
+        hidden_states, attentions. Raises ValueError where an argument does not fit the others.
+        """
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+            "past_key_values": past_key_values,
+            "inputs_embeds": inputs_embeds,
+            "logits_to_keep": logits_to_keep,
+        }
+        if torch.compiler.is_compiling():
+            return super().forward(
+                **inputs, labels=labels, use_cache=use_cache, **kwargs, return_dict=True
+            )
+        native = native_model(self)
+        obstacle = model_obstacle(self, native) or call_obstacle(self, **inputs, **kwargs)
+        native.last_forward = choice = choose(obstacle)
+        keep_cache = self.config.use_cache if use_cache is None else use_cache
+        if keep_cache and past_key_values is None and self._makes_caches():
+            inputs["past_key_values"] = past_key_values = MistralCache(config=self.config)
+        self._warn_beyond_training_length(input_ids, inputs_embeds, past_key_values)
+        if choice.path == "module":
+            return super().forward(
+                **inputs, labels=labels, use_cache=use_cache, **kwargs, return_dict=True
+            )
+        return self._native_forward(native, inputs, labels, keep_cache, kwargs)
+
+    def _native_forward(
+        self,
+        native: NativeModel,
+        inputs: dict[str, Any],
+        labels: torch.Tensor | None,
+        keep_cache: bool,
+        kwargs: dict[str, Any],
+    ) -> CausalLMOutputWithPast:
+        cache: MistralCache | None = inputs.pop("past_key_values")
+        if cache is not None and cache.windows != native.windows:
+            raise ValueError(
+                f"past_key_values must keep the windows {native.windows} of this model's layers,"
+                f" got {cache.windows}"
+            )
+        tokens = inputs["input_ids"] if inputs["inputs_embeds"] is None else inputs["inputs_embeds"]
+        keep = inputs["logits_to_keep"]
+        if isinstance(keep, torch.Tensor):
+            inputs["logits_to_keep"] = _positions(keep, tokens.shape[1])
+        hidden_states = output_hidden_states(self.config, kwargs)
+        logits, _, layers = native.model.forward(
+            **inputs,
+            cache=None if cache is None else cache.settled(),
+            output_hidden_states=hidden_states,
+        )
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs
+            )
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=cache if keep_cache else None,
+            hidden_states=tuple(layers) if hidden_states else None,
+        )
+
+    def _warn_beyond_training_length(
+        self,
+        input_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+        cache: Cache | None,
+    ) -> None:
+        tokens = input_ids if inputs_embeds is None else inputs_embeds
+        longest = self.config.max_position_embeddings
+        if type(cache) is not MistralCache and cache is not None:
+            return  # another cache may have to wait for the device to know its length
+        if tokens is None or tokens.dim() < 2:
+            return
+        past = 0 if cache is None else cache.get_seq_length()
+        if longest is not None and past + tokens.shape[1] > longest:
+            logger.warning_once(
+                f"The sequence goes beyond max_position_embeddings = {longest}, the longest that"
+                " the model was made for; its predictions may be worse there."
+            )
+
+    def _makes_caches(self) -> bool:
+        """Whether a cache made for this model now is ours, or Hugging Face's own, or none."""
+        checkpoints = getattr(self.model, "gradient_checkpointing", False) and self.model.training
+        return self.config._attn_implementation == ATTENTION and not checkpoints
+
+    def create_cache(
+        self, batch_size: int | None = None, max_length: int | None = None
+    ) -> MistralCache:
+        """An empty cache for this model.
+
+        max_length: tokens to make room for, so that appending them allocates nothing.
+        batch_size: rows; with max_length the memory is taken now, otherwise when the first tokens
+            enter, with their batch size.
+        """
+        for name, value in (("batch_size", batch_size), ("max_length", max_length)):
+            if value is not None and value <= 0:
+                raise ValueError(f"create_cache: {name} must be positive, got {value}")
+        cache = MistralCache(config=self.config)
+        if max_length is not None:
+            cache.reserve(max_length)
+            if batch_size is not None:
+                config = self.config
+                cache.allocate(
+                    batch_size,
+                    config.num_key_value_heads,
+                    config.head_dim,
+                    self.dtype,
+                    self.device,
+                )
+        return cache
+
+    @torch.no_grad()
+    def decode(
+        self,
+        input_ids: torch.Tensor,
+        cache: MistralCache,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Appends tokens to the cache and returns the logits of the next: [batch, vocab_size].
+
+        input_ids: int64 [batch, seq], the prompt, a part of it, or one token. The other arguments
+        are forward's. Records no gradient.
+        """
+        output = self(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+            return_dict=True,
+        )
+        return output.logits[:, -1]
+
+    def _check_and_adjust_attn_implementation(
+        self, attn_implementation: str | None, *args: Any, **kwargs: Any
+    ) -> str:
+        # None is what transformers itself takes for "nobody asked".
+        return super()._check_and_adjust_attn_implementation(
+            ATTENTION if attn_implementation is None else attn_implementation, *args, **kwargs
+        )
+
+    def _prepare_cache_for_generation(
+        self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> None:
+        given = model_kwargs.get("past_key_values")
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+        made = model_kwargs.get("past_key_values")
+        if made is given or type(made) is not DynamicCache or made.offloading:
+            return
+        if self._makes_caches():
+            model_kwargs["past_key_values"] = cache = self.create_cache()
+            if generation_config.is_assistant:
+                cache.activate_past_recording()
+
+    def _valid_auto_compile_criteria(self, *args: Any, **kwargs: Any) -> bool:
+        return False  # the native path needs no compilation, and generate must not start one
+
+
+class MistralForCausalLM(NativeCausalLM, HFMistralForCausalLM, GenerationMixin):
+    __doc__ = NativeCausalLM.__doc__
+    _native_types = native_types(modeling_mistral, "Mistral")
+
+
+class MinistralForCausalLM(NativeCausalLM, HFMinistralForCausalLM, GenerationMixin):
+    __doc__ = NativeCausalLM.__doc__
+    _native_types = native_types(modeling_ministral, "Ministral")
+
+
+class Ministral3ForCausalLM(NativeCausalLM, HFMinistral3ForCausalLM, GenerationMixin):
+    __doc__ = NativeCausalLM.__doc__
+    _native_types = native_types(modeling_ministral3, "Ministral3")
+
+
+def _positions(indices: torch.Tensor, length: int) -> torch.Tensor:
+    """What indexing a dimension of this length by the tensor means: int64 [kept], from 0."""
+    if indices.dtype == torch.bool:
+        return indices.nonzero().squeeze(1)
+    return torch.where(indices < 0, indices + length, indices).long()
+
+
+def path_report(model: torch.nn.Module, **call: Any) -> PathReport:
+    """Which path the next call of forward takes and why, and what the last calls took.
+
+    call: the arguments of that call; without them, what holds for a plain call with input_ids.
+    Raises TypeError where the model is not one of ours; RuntimeError where the native path is
+    forced and cannot be taken.
+    """
+    if not isinstance(model, NativeCausalLM):
+        raise TypeError(
+            "path_report: model must be a mistral_ext model (MistralForCausalLM,"
+            f" MinistralForCausalLM, Ministral3ForCausalLM), got {type(model).__name__}"
+        )
+    native = native_model(model)
+    choice = choose(model_obstacle(model, native) or call_obstacle(model, **call))
+    return PathReport(choice.path, choice.reason, native.last_forward, native.last_generation)

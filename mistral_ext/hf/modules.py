@@ -1,0 +1,111 @@
+"""Hugging Face's modules with our operators in them, for the module path.
+
+Each is a subclass, so isinstance and whatever looks for the class go on working, and it has the
+name of its base: transformers and others also look for modules by name. Where an operator cannot
+take the tensors (mixed dtypes, tensor subclasses, function transforms) the base's arithmetic runs.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+from transformers.models.ministral import modeling_ministral as ministral
+from transformers.models.ministral3 import modeling_ministral3 as ministral3
+from transformers.models.mistral import modeling_mistral as mistral
+
+from mistral_ext.hf.tensors import operators_apply
+
+SILU = (type(ACT2FN["silu"]), nn.SiLU)
+
+
+class _RMSNorm(nn.Module):
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        if not operators_apply(hidden_states, self.weight):
+            return super().forward(hidden_states)
+        return torch.ops.mistral_ext.rms_norm(hidden_states, self.weight, self.variance_epsilon)
+
+
+class _MLP(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if type(self.act_fn) not in SILU or _is_watched(self.act_fn):
+            return super().forward(x)
+        gate, up = self.gate_proj(x), self.up_proj(x)
+        if not operators_apply(gate, up):
+            return self.down_proj(self.act_fn(gate) * up)
+        return self.down_proj(torch.ops.mistral_ext.silu_mul(gate, up))
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Something wants the module itself to be called."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in module.__dict__
+    )
+
+
+class MistralRMSNorm(_RMSNorm, mistral.MistralRMSNorm):
+    pass
+
+
+class MinistralRMSNorm(_RMSNorm, ministral.MinistralRMSNorm):
+    pass
+
+
+class Ministral3RMSNorm(_RMSNorm, ministral3.Ministral3RMSNorm):
+    pass
+
+
+class MistralMLP(_MLP, mistral.MistralMLP):
+    pass
+
+
+class MinistralMLP(_MLP, ministral.MinistralMLP):
+    pass
+
+
+class Ministral3MLP(_MLP, ministral3.Ministral3MLP):
+    pass
+
+
+_OURS: dict[type, type] = {
+    ours.__mro__[2]: ours
+    for ours in (
+        MistralRMSNorm,
+        MinistralRMSNorm,
+        Ministral3RMSNorm,
+        MistralMLP,
+        MinistralMLP,
+        Ministral3MLP,
+    )
+}
+
+
+def install_modules(model: nn.Module) -> None:
+    """Makes Hugging Face's norms and MLPs inside `model` ours, in place; parameters stay."""
+    for module in model.modules():
+        module.__class__ = _OURS.get(type(module), type(module))
+
+
+def native_types(package: Any, prefix: str) -> dict[str, tuple[type, ...]]:
+    """For _C.SharedWeights: the classes whose arithmetic the C++ model has, by role.
+
+    package: transformers' modeling module; prefix: of its class names.
+    """
+    norm, mlp = (getattr(package, f"{prefix}{name}") for name in ("RMSNorm", "MLP"))
+    return {
+        "model": (getattr(package, f"{prefix}Model"),),
+        "layers": (nn.ModuleList,),
+        "layer": (getattr(package, f"{prefix}DecoderLayer"),),
+        "attention": (getattr(package, f"{prefix}Attention"),),
+        "rotary": (getattr(package, f"{prefix}RotaryEmbedding"),),
+        "mlp": (_OURS[mlp], mlp),
+        "norm": (_OURS[norm], norm),
+        "linear": (nn.Linear,),
+        "embedding": (nn.Embedding,),
+        "activation": SILU,
+        "parameter": (nn.Parameter, torch.Tensor),
+    }

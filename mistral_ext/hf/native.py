@@ -1,0 +1,229 @@
+"""The C++ model beside a Python model, and what stands in the way of running it."""
+
+import functools
+import threading
+import types
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch.nn.modules.module import _has_any_global_hook
+from transformers.utils import output_capturing
+
+from mistral_ext import _C
+from mistral_ext.hf.attention import ATTENTION
+from mistral_ext.hf.cache import MistralCache
+from mistral_ext.hf.path import Choice
+from mistral_ext.hf.tensors import autocast_dtype, is_plain, transform
+
+# Arguments of forward beyond the named ones that change nothing in the model: the loss's, what
+# becomes an output, and leftovers that Hugging Face's modules ignore too.
+HARMLESS_ARGUMENTS = frozenset(
+    {
+        "cache_position",
+        "ignore_index",
+        "num_items_in_batch",
+        "output_attentions",
+        "output_hidden_states",
+        "shift_labels",
+    }
+)
+
+
+class NativeModel:
+    """A C++ model that shares the weights of one Python model, made when first needed.
+
+    It is held by the Python model but no part of it: deepcopy and pickle leave it behind.
+    """
+
+    def __init__(self, causal_lm: torch.nn.Module) -> None:
+        self.owner = weakref.ref(causal_lm)
+        self.model: _C.MistralForCausalLM | None = None
+        self.windows: tuple[int, ...] = ()  # the keys each layer's queries see; 0 is all
+        self.last_forward: Choice | None = None
+        self.last_generation: Choice | None = None
+        self._weights: _C.SharedWeights | None = None
+        self._key: tuple[Any, ...] | None = None
+        self._refusal = ""
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _nothing, ()
+
+    def refresh(self) -> str:
+        """Shares the weights as they are now; returns what needs Python modules, or "".
+
+        Nothing that is done to the Python model between two calls is missed: the configuration is
+        compared and every module looked at each time.
+        """
+        causal_lm = self.owner()
+        key = _key(causal_lm)
+        with self._lock:
+            if key != self._key:
+                self._build(causal_lm, key)
+            if self._refusal:
+                return self._refusal
+            try:
+                return self._weights.refresh(causal_lm)
+            except ValueError:
+                pass  # a shape changed, as resize_token_embeddings does: once more from the start
+            self._build(causal_lm, key)
+            if self._refusal:
+                return self._refusal
+            try:
+                return self._weights.refresh(causal_lm)
+            except ValueError as error:
+                return str(error)
+
+    def _build(self, causal_lm: torch.nn.Module, key: tuple[Any, ...]) -> None:
+        self._key = key
+        self.model = self._weights = None
+        try:
+            config = _C.MistralConfig.from_dict(_fields(causal_lm))
+            self.model = _C.MistralForCausalLM(config)
+            self.windows = tuple(config.layer_windows)
+        except (AttributeError, ValueError) as error:
+            self._refusal = str(error)
+            return
+        self._refusal = ""
+        roles = {
+            "causal_lm": (type(causal_lm),),
+            "ignored_hook": capturing_hook(),
+            **causal_lm._native_types,
+        }
+        self._weights = _C.SharedWeights(self.model, roles)
+
+
+def _nothing() -> None:
+    return None
+
+
+def native_model(causal_lm: torch.nn.Module) -> NativeModel:
+    """The NativeModel of this very object: a shallow copy of a model gets its own."""
+    native = causal_lm.__dict__.get("_native")
+    if native is None or native.owner() is not causal_lm:
+        native = causal_lm.__dict__["_native"] = NativeModel(causal_lm)
+    return native
+
+
+@functools.cache
+def capturing_hook() -> types.CodeType | None:
+    """The code of the hooks that transformers leaves on modules to record their outputs.
+
+    They do nothing unless a call asks Hugging Face's model for them.
+    """
+    install = output_capturing.install_output_capuring_hook
+    return next((c for c in install.__code__.co_consts if isinstance(c, types.CodeType)), None)
+
+
+def _key(causal_lm: torch.nn.Module) -> tuple[Any, ...]:
+    """What Hugging Face's forward reads from the configuration as it runs."""
+    config = causal_lm.config
+    layer_types = getattr(config, "layer_types", None)
+    rope = config.rope_parameters or {}
+    embedding = causal_lm._modules["model"]._modules.get("embed_tokens")
+    return (
+        config.sliding_window,
+        config.num_hidden_layers,
+        None if layer_types is None else tuple(layer_types),
+        rope.get("llama_4_scaling_beta"),
+        rope.get("original_max_position_embeddings"),
+        getattr(embedding, "padding_idx", None),
+    )
+
+
+def _fields(causal_lm: torch.nn.Module) -> dict[str, Any]:
+    """The configuration for C++: what modules took from it when they were made, they keep."""
+    config, model = causal_lm.config, causal_lm.model
+    fields = {**causal_lm._made_from, "vocab_size": model.embed_tokens.weight.shape[0]}
+    live = config.to_dict()
+    for name in ("sliding_window", "num_hidden_layers", "layer_types"):
+        if name in live:
+            fields[name] = live[name]
+    if config.model_type == "ministral3":
+        rope = dict(fields["rope_parameters"])
+        for name in ("llama_4_scaling_beta", "original_max_position_embeddings"):
+            rope[name] = config.rope_parameters.get(name)
+        fields["rope_parameters"] = rope
+    fields["pad_token_id"] = model.embed_tokens.padding_idx
+    fields["rms_norm_eps"] = getattr(model.norm, "variance_epsilon", config.rms_norm_eps)
+    return fields
+
+
+def model_obstacle(causal_lm: torch.nn.Module, native: NativeModel) -> str:
+    """What keeps the C++ model from running this model, whatever a call's arguments; or ""."""
+    config, model = causal_lm.config, causal_lm._modules["model"]
+    if config._attn_implementation != ATTENTION:
+        return (
+            f"attn_implementation {config._attn_implementation!r} is asked for (it was given, or"
+            f" the configuration has been used by Hugging Face's class; {ATTENTION!r} is ours)"
+        )
+    if not getattr(config, "is_causal", True):
+        return "config.is_causal is False"
+    if getattr(model, "gradient_checkpointing", False) and model.training:
+        return "gradient checkpointing is active"
+    if torch.jit.is_tracing():
+        return "torch.jit traces the model"
+    if torch._C._len_torch_dispatch_stack() > 0:
+        return "a torch dispatch mode is active"
+    if _has_any_global_hook():
+        return "a global module hook is registered"
+    obstacle = transform() or native.refresh()
+    if not obstacle and autocast_dtype(model.embed_tokens.weight.device) is not None:
+        return "autocast is enabled"
+    return obstacle
+
+
+def call_obstacle(
+    causal_lm: torch.nn.Module,
+    *,
+    input_ids: torch.Tensor | None = None,
+    attention_mask: torch.Tensor | None = None,
+    position_ids: torch.Tensor | None = None,
+    past_key_values: Any = None,
+    inputs_embeds: torch.Tensor | None = None,
+    logits_to_keep: int | torch.Tensor = 0,
+    labels: torch.Tensor | None = None,
+    use_cache: bool | None = None,
+    **kwargs: Any,
+) -> str:
+    """What in one call's arguments the C++ model cannot take; or ""."""
+    for name, value in (
+        ("input_ids", input_ids),
+        ("attention_mask", attention_mask),
+        ("position_ids", position_ids),
+        ("inputs_embeds", inputs_embeds),
+    ):
+        if not is_plain(value):
+            return f"{name} is a {type(value).__name__}"
+    if past_key_values is not None and type(past_key_values) is not MistralCache:
+        return f"past_key_values is a {type(past_key_values).__name__}"
+    if isinstance(logits_to_keep, torch.Tensor):
+        if logits_to_keep.dim() != 1 or not is_plain(logits_to_keep):
+            return "logits_to_keep is no plain tensor of one dimension"
+    elif logits_to_keep < 0:
+        return "logits_to_keep is negative"
+    config = causal_lm.config
+    if kwargs.get("output_attentions", config.output_attentions):
+        return "output_attentions is asked for"
+    if not isinstance(output_hidden_states(config, kwargs), bool):
+        return "output_hidden_states names layers"
+    if kwargs.get("is_causal", True) is not True:
+        return "is_causal is given"
+    return _unknown_argument(kwargs)
+
+
+def _unknown_argument(kwargs: dict[str, Any]) -> str:
+    unknown: Iterable[str] = (
+        name
+        for name, value in kwargs.items()
+        if value is not None and name not in HARMLESS_ARGUMENTS and name != "is_causal"
+    )
+    return next((f"the argument {name} is given" for name in unknown), "")
+
+
+def output_hidden_states(config: Any, kwargs: dict[str, Any]) -> Any:
+    """What the call, else the configuration says."""
+    asked = kwargs.get("output_hidden_states", config.output_hidden_states)
+    return bool(asked) if asked in (None, 0, 1) else asked

@@ -1,0 +1,55 @@
+"""Lets transformers hand out our classes under its own names, for programs that name neither."""
+
+import importlib
+from types import TracebackType
+
+import transformers
+
+from mistral_ext.hf.convert import OURS
+
+# Where AutoModelForCausalLM, pipelines and `from transformers import ...` look a class up.
+_PLACES = {theirs: ("transformers", theirs.__module__.rpartition(".")[0]) for theirs in OURS}
+
+
+class _Patched:
+    """What patch() returns: leaving it as a context manager puts back what was before."""
+
+    def __init__(self, before: dict[type, type]) -> None:
+        self._before = before
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _set(self._before)
+
+
+def patch() -> _Patched:
+    """From now on transformers gives our classes for model_type mistral, ministral, ministral3.
+
+    It sets the names MistralForCausalLM, MinistralForCausalLM and Ministral3ForCausalLM in
+    `transformers` and in `transformers.models.<model_type>`, which AutoModelForCausalLM and
+    pipelines read; nothing else changes. Classes that were imported before stay what they were, as
+    do the modules `transformers.models.<model_type>.modeling_<model_type>`.
+
+    Also as `with mistral_ext.patch(): ...`.
+    """
+    before = {theirs: getattr(transformers, theirs.__name__) for theirs in OURS}
+    _set(OURS)
+    return _Patched(before)
+
+
+def unpatch() -> None:
+    """Undoes patch(); models made meanwhile stay ours. Does nothing where nothing is patched."""
+    _set({theirs: theirs for theirs in OURS})
+
+
+def _set(classes: dict[type, type]) -> None:
+    for theirs, places in _PLACES.items():
+        for place in places:
+            setattr(importlib.import_module(place), theirs.__name__, classes[theirs])

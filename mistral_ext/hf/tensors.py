@@ -1,0 +1,44 @@
+"""Whether tensors are ones that our operators take as they are."""
+
+import torch
+from torch.autograd import forward_ad
+
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+
+
+def is_plain(*tensors: torch.Tensor | None) -> bool:
+    """Every tensor is torch's own type (no DTensor, no quantised or fake tensor) or None."""
+    return all(tensor is None or type(tensor) in _PLAIN for tensor in tensors)
+
+
+def transform() -> str:
+    """The function transform that is active (functorch, forward-mode autograd), or "".
+
+    Our operators have no rules for them.
+    """
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return "a torch.func transform is active"
+    if forward_ad._current_level >= 0:
+        return "forward-mode autograd is active"
+    return ""
+
+
+def operators_apply(*tensors: torch.Tensor | None) -> bool:
+    """Our operators can take these tensors: plain, and one dtype and device."""
+    if torch.compiler.is_compiling():
+        return len({tensor.dtype for tensor in tensors if tensor is not None}) == 1
+    if not is_plain(*tensors) or transform():
+        return False
+    first = tensors[0]
+    return all(
+        tensor is None or (tensor.dtype == first.dtype and tensor.device == first.device)
+        for tensor in tensors
+    )
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """What autocast computes in on this device; None where it is off."""
+    kind = device.type
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return None
+    return torch.get_autocast_dtype(kind)

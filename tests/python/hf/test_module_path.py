@@ -1,0 +1,177 @@
+"""The module path: Hugging Face's modules, our operators, Hugging Face's answers."""
+
+import pytest
+import torch
+from helpers.compare import assert_close_to_scale, assert_ran
+from helpers.models import random_ids, small_model
+
+import mistral_ext
+
+
+@pytest.fixture
+def ids(device):
+    return random_ids(2, 17).to(device)
+
+
+def gradients_of(model, ids, **call):
+    model.zero_grad()
+    output = model(ids, labels=ids, **call)
+    output.loss.backward()
+    found = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    return {"loss": output.loss.detach(), **found}
+
+
+def test_modules_are_instances_of_hugging_faces_and_have_their_names(device):
+    hf_model = small_model(device=device)
+    model = mistral_ext.from_hf(hf_model)
+    for theirs, ours in zip(hf_model.modules(), model.modules(), strict=True):
+        assert isinstance(ours, type(theirs))
+        assert type(ours).__name__ == type(theirs).__name__
+    names = {type(module).__module__ for module in model.modules()}
+    assert "mistral_ext.hf.modules" in names
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["gqa", "window"])
+def test_autocast_gives_hugging_faces_results(name, dtype, ids, device):
+    hf_model = small_model(name, device=device)
+    model = mistral_ext.from_hf(hf_model)
+    exact = gradients_of(hf_model, ids)
+    with torch.autocast(device.type, dtype=dtype):
+        theirs = gradients_of(hf_model, ids)
+        ours = gradients_of(model, ids)
+        logits = model(ids).logits
+        assert logits.dtype == hf_model(ids).logits.dtype
+    assert_ran(model, "module")
+    for key, value in exact.items():
+        error = (ours[key] - value).norm() / value.norm()
+        their_error = (theirs[key] - value).norm() / value.norm()
+        assert error <= 1.25 * their_error + 1e-3, key
+    model(ids)
+    assert_ran(model, "native")
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_gradient_checkpointing_gives_the_same_gradients(use_reentrant, ids, device):
+    hf_model = small_model(device=device)
+    exact = gradients_of(hf_model, ids)
+    model = mistral_ext.from_hf(hf_model).train()
+    model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+    ours = gradients_of(model, ids)
+    assert_ran(model, "module")
+    for key, value in exact.items():
+        assert_close_to_scale(ours[key], value, relative=1e-5)
+    model.gradient_checkpointing_disable()
+    model.disable_input_require_grads()
+    gradients_of(model, ids)
+    assert_ran(model, "native")
+
+
+def test_attention_dropout_runs_in_training_alone(ids, device):
+    hf_model = small_model(device=device, attention_dropout=0.5)
+    model = mistral_ext.from_hf(hf_model)
+    assert_close_to_scale(model(ids).logits, hf_model(ids).logits)
+    assert_ran(model, "native")
+    model.train()
+    first, second = model(ids).logits, model(ids).logits
+    assert_ran(model, "module")
+    assert "attention_dropout" in mistral_ext.path_report(model).reason
+    assert not torch.allclose(first, second)
+    model.eval()
+    model.model.layers[1].self_attn.train()
+    assert "attention_dropout" in mistral_ext.path_report(model).reason
+
+
+def test_an_activation_that_c_plus_plus_lacks_runs(ids, device):
+    hf_model = small_model(device=device, hidden_act="gelu")
+    model = mistral_ext.from_hf(hf_model)
+    assert_close_to_scale(model(ids).logits, hf_model(ids).logits)
+    assert "hidden_act" in mistral_ext.path_report(model).reason
+
+
+def test_a_rope_type_that_c_plus_plus_lacks_runs(ids, device):
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 100.0,
+        "factor": 2.0,
+        "short_factor": [1.0] * 8,
+        "long_factor": [2.0] * 8,
+        "original_max_position_embeddings": 32,
+    }
+    hf_model = small_model(device=device, rope_parameters=rope)
+    model = mistral_ext.from_hf(hf_model)
+    assert_close_to_scale(model(ids).logits, hf_model(ids).logits)
+    assert "rope_type" in mistral_ext.path_report(model).reason
+
+
+def test_bidirectional_attention_is_hugging_faces(ids, device):
+    hf_model = small_model(device=device)
+    model = mistral_ext.from_hf(hf_model)
+    for mask in (None, torch.ones_like(ids).index_fill(1, torch.tensor([0], device=device), 0)):
+        ours = model(ids, attention_mask=mask, is_causal=False, use_cache=False).logits
+        theirs = hf_model(ids, attention_mask=mask, is_causal=False, use_cache=False).logits
+        assert_close_to_scale(ours, theirs)
+    assert_ran(model, "module")
+
+
+def test_function_transforms_see_plain_torch(ids, device):
+    hf_model = small_model(device=device)
+    model = mistral_ext.from_hf(hf_model)
+    parameters = {k: p.detach() for k, p in model.named_parameters()}
+
+    def loss(values):
+        return torch.func.functional_call(model, values, (ids,), {"labels": ids}).loss
+
+    ours = torch.func.grad(loss)(parameters)
+    assert_ran(model, "module")
+    theirs = gradients_of(hf_model, ids)
+    for key, value in ours.items():
+        assert_close_to_scale(value, theirs[key], relative=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gqa", "window", "query_scale"])
+def test_compiles_without_a_graph_break(name, ids, device):
+    hf_model = small_model(name, device=device)
+    model = mistral_ext.from_hf(hf_model)
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    mask = torch.ones_like(ids)
+    mask[0, :4] = 0
+    ours = compiled(ids, attention_mask=mask, use_cache=False).logits
+    assert_close_to_scale(ours, hf_model(ids, attention_mask=mask).logits, mask.bool())
+    ours = compiled(ids, labels=ids, use_cache=False)
+    ours.loss.backward()
+    ours = {key: p.grad.clone() for key, p in model.named_parameters()}
+    theirs = gradients_of(hf_model, ids)
+    for key, value in ours.items():
+        assert_close_to_scale(value, theirs[key], relative=1e-5)
+
+
+def test_exports_with_our_operators_in_the_graph(ids, device):
+    hf_model = small_model(device=device)
+    model = mistral_ext.from_hf(hf_model)
+    with torch.no_grad():
+        program = torch.export.export(model, (ids,), {"use_cache": False}, strict=False)
+    operators = {str(node.target) for node in program.graph.nodes}
+    assert {"mistral_ext.attention.default", "mistral_ext.rms_norm.default"} <= operators
+    assert_close_to_scale(program.module()(ids, use_cache=False).logits, hf_model(ids).logits)
+
+
+class LogitsOf(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids):
+        return self.model(ids, use_cache=False, return_dict=False)[0]
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_traces_with_torch_jit(ids, device):
+    hf_model = small_model(device=device)
+    module = LogitsOf(mistral_ext.from_hf(hf_model))
+    with torch.no_grad():
+        traced = torch.jit.trace(module, ids, check_trace=False)
+        assert_ran(module.model, "module")
+        other = random_ids(2, 17, seed=5).to(device)
+        assert_close_to_scale(traced(other), hf_model(other).logits)
