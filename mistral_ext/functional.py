@@ -120,9 +120,10 @@ def _named_tensors(node: Any, name: str = "") -> Iterator[tuple[str, torch.Tenso
 def _config_of(params: Params, function: str) -> ParamsConfig:
     config = params.get("config") if isinstance(params, dict) else None
     if not isinstance(config, ParamsConfig):
+        given = type(params).__name__ if config is None else type(config).__name__
         raise ValueError(
             f"{function}: params must be what convert_mistral_lm_params returns, with a"
-            f' ParamsConfig under "config", got {type(params if config is None else config).__name__}'
+            f' ParamsConfig under "config", got {given}'
         )
     return config
 

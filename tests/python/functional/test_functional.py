@@ -8,6 +8,7 @@ import weakref
 
 import pytest
 import torch
+from helpers import smollm2
 from helpers.models import CONFIGS, random_ids, small_model
 from torch.utils import _pytree as pytree
 
@@ -247,12 +248,8 @@ def test_gradients_equal_hugging_faces(name, ids, device):
 
 
 def test_two_sentences_of_unequal_length_as_on_mistral_jaxs_page(device):
-    smollm2 = pytest.importorskip("mistral_ext.cli.smollm2")
-    from transformers import AutoTokenizer, MistralForCausalLM
-
-    folder = smollm2.checkpoint_folder()
-    model = MistralForCausalLM.from_pretrained(folder, attn_implementation="eager").to(device)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = smollm2.hf_model().to(device)
+    tokenizer = smollm2.tokenizer()
     tokenizer.pad_token = tokenizer.eos_token
 
     sentences = ["I have a cat.", "There is a cat in my home."]
