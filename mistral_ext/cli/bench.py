@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    loaded = loading.load_model(arguments)
+    loaded = loading.load_model(loading.find_source(arguments), arguments)
     models = {"mistral_ext": loaded.model}
     if arguments.compare:
         models["hugging_face"] = loaded.hf_model
@@ -31,6 +31,9 @@ def run(arguments: argparse.Namespace) -> int:
     shape = (arguments.batch, arguments.prompt_tokens)
     input_ids = torch.randint(vocab_size, shape, generator=generator).to(loaded.model.device)
 
+    for model in models.values():
+        measure.prefill_seconds(model, input_ids)
+        measure.decode_seconds(model, input_ids[:, :1], 2)
     prefill = measure.interleaved(
         {name: lambda m=m: measure.prefill_seconds(m, input_ids) for name, m in models.items()},
         arguments.repeats,

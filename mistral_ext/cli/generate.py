@@ -43,10 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     options = _generate_options(arguments)
-    tokenizer = loading.load_tokenizer(arguments)
+    source = loading.find_source(arguments)
+    tokenizer = loading.load_tokenizer(source)
     text = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     input_ids = _encode(tokenizer, text, arguments.chat)
-    loaded = loading.load_model(arguments)
+    loaded = loading.load_model(source, arguments)
     model = loaded.model
     # torch starts every process with one and the same seed.
     seed = torch.seed() if arguments.seed is None else arguments.seed

@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     loading.apply_threads(arguments)
     facts: dict[str, Any] = {"environment": environment()}
     try:
-        facts["model"] = describe(loading.load_model(arguments))
+        facts["model"] = describe(loading.load_model(loading.find_source(arguments), arguments))
     except UsageError as error:
         # The model that runs where none is named is an extra, which may not be there.
         if arguments.model is not None:

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import huggingface_hub
 import torch
 import transformers
-from transformers.utils import logging
 
 import mistral_ext
 from mistral_ext import _C
@@ -47,48 +47,51 @@ def apply_threads(arguments: argparse.Namespace) -> None:
         torch.set_num_threads(arguments.threads)
 
 
-def load_model(arguments: argparse.Namespace) -> Loaded:
-    """The model that --model, --dtype and --device name, in eval mode."""
+class Source(NamedTuple):
+    name: str  # what to call the model
+    location: str  # what transformers loads it from
+
+
+def find_source(arguments: argparse.Namespace) -> Source:
+    """Where the model that --model names is, once its configuration says that we can run it."""
+    with _quiet():
+        if arguments.model is None:
+            return Source(smollm2.NAME, str(smollm2.checkpoint_folder()))
+        source = Source(arguments.model, _location(arguments.model))
+        with _load_errors(source.name):
+            config = transformers.AutoConfig.from_pretrained(source.location)
+            _C.MistralConfig.from_dict(config.to_dict())
+        return source
+
+
+def load_tokenizer(source: Source) -> Any:
+    with _quiet(), _load_errors(f"the tokenizer of {source.name}"):
+        return transformers.AutoTokenizer.from_pretrained(source.location)
+
+
+def load_model(source: Source, arguments: argparse.Namespace) -> Loaded:
+    """The model in the dtype and on the device that the arguments name, in eval mode."""
     apply_threads(arguments)
     device = _device(arguments.device)
-    with _messages():
-        name, source = _source(arguments.model)
-        try:
-            config = transformers.AutoConfig.from_pretrained(source)
-            _C.MistralConfig.from_dict(config.to_dict())
-            hf_model = transformers.AutoModelForCausalLM.from_pretrained(
-                source, dtype=DTYPES[arguments.dtype]
-            )
-            hf_model = hf_model.to(device).eval()
-            return Loaded(name, mistral_ext.from_hf(hf_model), hf_model)
-        except (OSError, ValueError) as error:
-            raise UsageError(f"--model: cannot load {name}: {_first_sentence(error)}") from error
+    with _quiet(), _load_errors(source.name):
+        hf_model = transformers.AutoModelForCausalLM.from_pretrained(
+            source.location, dtype=DTYPES[arguments.dtype]
+        )
+        hf_model = hf_model.to(device).eval()
+        return Loaded(source.name, mistral_ext.from_hf(hf_model), hf_model)
 
 
-def load_tokenizer(arguments: argparse.Namespace) -> Any:
-    name, source = _source(arguments.model)
-    try:
-        return transformers.AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"--model: cannot load the tokenizer of {name}: {_first_sentence(error)}"
-        ) from error
-
-
-def _source(named: str | None) -> tuple[str, str]:
-    """(what to call the model, what transformers loads it from)"""
-    if named is None:
-        return smollm2.NAME, str(smollm2.checkpoint_folder())
+def _location(named: str) -> str:
     folder = Path(named).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise UsageError(f"--model: the folder {named} has no config.json")
-        return named, str(folder)
+        return str(folder)
     if folder.exists():
         raise UsageError(f"--model must be a checkpoint folder, got the file {named}")
     if named.startswith((".", "/", "~")) or named.count("/") > 1:
         raise UsageError(f"--model: there is no folder {named}")
-    return named, named
+    return named
 
 
 def _device(named: str | None) -> torch.device:
@@ -108,15 +111,27 @@ def _first_sentence(error: Exception) -> str:
 
 
 @contextmanager
-def _messages() -> Iterator[None]:
+def _load_errors(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, TypeError, ValueError) as error:
+        raise UsageError(f"--model: cannot load {what}: {_first_sentence(error)}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Progress bars on a terminal alone, and no warnings: what matters comes as an error."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
+    loggers = (transformers.utils.logging, huggingface_hub.utils.logging)
+    levels = [logger.get_verbosity() for logger in loggers]
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    for logger in loggers:
+        logger.set_verbosity_error()
     if not sys.stderr.isatty():
-        logging.disable_progress_bar()
+        transformers.utils.logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.set_verbosity(level)
         if bars:
-            logging.enable_progress_bar()
+            transformers.utils.logging.enable_progress_bar()

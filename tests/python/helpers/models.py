@@ -51,7 +51,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "rope_parameters": {
             **ROPE,
             "rope_type": "yarn",
-            "factor": 4.0,
+            "factor": 8.0,
             "original_max_position_embeddings": 8,
             "mscale": 1.0,
             "mscale_all_dim": 1.0,

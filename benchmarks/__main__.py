@@ -1,0 +1,49 @@
+"""Runs the benchmarks: `python -m benchmarks [topic ...]`, all of them where none is named.
+
+Prints a table a topic and writes the figures with the machine's description to
+benchmarks/results/<topic>.json.
+"""
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from benchmarks import machine
+
+TOPICS = {
+    "model": "benchmarks.model",
+    "memory": "benchmarks.memory",
+    "attention": "benchmarks.ops.attention",
+    "linear": "benchmarks.ops.linear",
+}
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("topics", nargs="*", choices=[*TOPICS, []], help=", ".join(TOPICS))
+    parser.add_argument("--quick", action="store_true", help="small sizes: does everything run?")
+    parser.add_argument("--seconds", type=float, default=60.0, help="a measurement's time, about")
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON files")
+    arguments = parser.parse_args()
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    seconds = 1.0 if arguments.quick else arguments.seconds
+    described = machine.describe()
+    print(", ".join(f"{name} {described[name]}" for name in ("cpu", "threads", "cpu_level")))
+    for topic in arguments.topics or TOPICS:
+        rows = importlib.import_module(TOPICS[topic]).run(quick=arguments.quick, seconds=seconds)
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        file = arguments.output / f"{topic}.json"
+        file.write_text(json.dumps({"machine": described, "rows": rows}, indent=1) + "\n")
+        print(f"written to {file}\n", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
