@@ -42,10 +42,11 @@ void check_mask(const char* name,
                     "{}: mask must have 2 or 4 dimensions, got shape {}",
                     name,
                     c10::str(mask.sym_sizes()));
-  MISTRAL_EXT_CHECK(type == at::kBool || c10::isFloatingType(type),
-                    "{}: mask of 4 dimensions must be bool or floating point, got {}",
-                    name,
-                    c10::toString(type));
+  MISTRAL_EXT_CHECK(
+      type == at::kBool || is_float_dtype(type),
+      "{}: mask of 4 dimensions must be bool, float32, bfloat16, float16 or float64, got {}",
+      name,
+      c10::toString(type));
   MISTRAL_EXT_CHECK(
       fits(mask.sym_size(0), query.sym_size(0)) && fits(mask.sym_size(1), query.sym_size(2)) &&
           fits(mask.sym_size(2), query.sym_size(1)) && fits(mask.sym_size(3), key.sym_size(1)),

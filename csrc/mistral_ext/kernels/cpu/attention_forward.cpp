@@ -2,6 +2,7 @@
 #include "mistral_ext/kernels/cpu/attention_dot.h"
 #include "mistral_ext/kernels/cpu/attention_mask.h"
 #include "mistral_ext/kernels/cpu/attention_pack.h"
+#include "mistral_ext/kernels/cpu/attention_rows.h"
 #include "mistral_ext/kernels/cpu/attention_softmax.h"
 #include "mistral_ext/kernels/cpu/attention_tile.h"
 
@@ -34,48 +35,18 @@ struct Workspace {
   float* keys;
   float* values;
 
-  Workspace(float* scratch, int64_t rows, int64_t head_dim) : padded(attention_padded(head_dim)) {
-    const auto take = [&](int64_t n) {
-      float* const array = scratch;
-      scratch += (n + 15) / 16 * 16;
-      return array;
-    };
-    query = take(rows * padded);
-    output = take(rows * padded);
-    state.largest = take(rows);
-    state.totals = take(rows * kLanes);
-    scores = take(kTileRows * kAttentionKeys);
-    weights = take(kTileRows * kAttentionKeys);
-    keys = take(kAttentionKeys * padded);
-    values = take(kAttentionKeys * padded);
+  Workspace(float* memory, int64_t rows, int64_t head_dim) : padded(attention_padded(head_dim)) {
+    Scratch scratch(memory);
+    query = scratch.take(rows * padded);
+    output = scratch.take(rows * padded);
+    state.largest = scratch.take(rows);
+    state.totals = scratch.take(rows * kLanes);
+    scores = scratch.take(kTileRows * kAttentionKeys);
+    weights = scratch.take(kTileRows * kAttentionKeys);
+    keys = scratch.take(kAttentionKeys * padded);
+    values = scratch.take(kAttentionKeys * padded);
   }
 };
-
-// Position of a block of keys or values.
-template <typename T>
-const T* rows_of(const AttentionTensor& x, const AttentionUnit& unit, int64_t token) {
-  return static_cast<const T*>(x.data) + unit.batch * x.batch_stride +
-         unit.kv_head * x.head_stride + token * x.token_stride;
-}
-
-// Copies the unit's rows of the query to `to`, zeros after the last one up to `padded_rows`.
-template <typename T, typename To>
-void gather_query(const AttentionArgs& args,
-                  const AttentionUnit& unit,
-                  int64_t padded_rows,
-                  To* to,
-                  int64_t padded) {
-  const int64_t group = args.group();
-  const int64_t queries = unit.query_end - unit.query_begin;
-  for (int64_t i = 0; i < queries; ++i) {
-    const T* from = static_cast<const T*>(args.query.data) + unit.batch * args.query.batch_stride +
-                    (unit.query_begin + i) * args.query.token_stride +
-                    unit.kv_head * group * args.query.head_stride;
-    pack_rows(from, args.query.head_stride, group, args.head_dim, to + i * group * padded, padded);
-  }
-  std::memset(
-      to + queries * group * padded, 0, (padded_rows - queries * group) * padded * sizeof(To));
-}
 
 // One block of keys for R rows from `row`, keys and values where they lie.
 template <typename T, int R>
@@ -95,7 +66,7 @@ void decode_rows(const AttentionArgs& args,
   if (columns == 0) return;
   dot_rows<R>(work.query + row * work.padded,
               work.padded,
-              rows_of<T>(args.key, unit, begin),
+              key_row<T>(args.key, unit, begin),
               args.key.token_stride,
               args.head_dim,
               columns,
@@ -109,7 +80,7 @@ void decode_rows(const AttentionArgs& args,
   const SoftmaxRows state{work.state.largest + row, work.state.totals + row * kLanes};
   softmax_rows<R>(
       work.scores, bias, (columns + kLanes - 1) / kLanes * kLanes, scale, state, work.scores, keep);
-  const T* values = rows_of<T>(args.value, unit, begin);
+  const T* values = key_row<T>(args.value, unit, begin);
   const int64_t vectors = args.head_dim / kLanes;
   float* output = work.output + row * work.padded;
   multiply_rows<FloatStep<T>, R, Start::kScale>(work.scores,
@@ -172,20 +143,20 @@ void tile_block(const AttentionArgs& args,
   auto* keys = reinterpret_cast<Element*>(work.keys);
   auto* values = reinterpret_cast<Element*>(work.values);
   auto* weights = reinterpret_cast<Element*>(work.weights);
-  pack_transposed<Elements>(rows_of<T>(args.key, unit, begin),
+  pack_transposed<Elements>(key_row<T>(args.key, unit, begin),
                             args.key.token_stride,
                             end - begin,
                             args.head_dim,
                             reinterpret_cast<uint32_t*>(keys));
   if constexpr (kWidth == 2) {
-    pack_row_pairs(rows_of<T>(args.value, unit, begin),
+    pack_row_pairs(key_row<T>(args.value, unit, begin),
                    args.value.token_stride,
                    end - begin,
                    args.head_dim,
                    values,
                    padded);
   } else {
-    pack_rows(rows_of<T>(args.value, unit, begin),
+    pack_rows(key_row<T>(args.value, unit, begin),
               args.value.token_stride,
               end - begin,
               args.head_dim,
@@ -239,16 +210,13 @@ void finish_row(const AttentionArgs& args,
                 float largest,
                 float total) {
   const int64_t group = args.group();
-  const int64_t query = unit.query_begin + row / group;
+  const int64_t token = unit.batch * args.query_len + unit.query_begin + row / group;
   const int64_t head = unit.kv_head * group + row % group;
-  const vfloat inverse = broadcast(total == 0.0f ? 0.0f : 1.0f / total);
-  T* to = static_cast<T*>(args.output) +
-          ((unit.batch * args.query_len + query) * args.heads + head) * args.head_dim;
-  int64_t c = 0;
-  for (; c + kLanes <= args.head_dim; c += kLanes) store(to + c, load(output + c) * inverse);
-  if (c < args.head_dim) store_partial(to + c, load(output + c) * inverse, args.head_dim - c);
-  args.logsumexp[(unit.batch * args.heads + head) * args.query_len + query] =
-      (largest + __builtin_log2f(total)) * kLn2;
+  store_row(output,
+            total == 0.0f ? 0.0f : 1.0f / total,
+            args.head_dim,
+            static_cast<T*>(args.output) + (token * args.heads + head) * args.head_dim);
+  args.logsumexp[row_index(args, unit, row)] = (largest + __builtin_log2f(total)) * kLn2;
 }
 
 }  // namespace
@@ -264,9 +232,10 @@ void attention_forward(const AttentionArgs& args,
   const bool decodes = rows <= kAttentionDecodeRows;
   using Element = typename Product<T>::Step::A;
   if (decodes) {
-    gather_query<T>(args, unit, padded_rows, work.query, work.padded);
+    gather_rows<T>(args.query, args, unit, padded_rows, work.query, work.padded);
   } else {
-    gather_query<T>(args, unit, padded_rows, reinterpret_cast<Element*>(work.query), work.padded);
+    gather_rows<T>(
+        args.query, args, unit, padded_rows, reinterpret_cast<Element*>(work.query), work.padded);
   }
   std::memset(work.output, 0, padded_rows * work.padded * sizeof(float));
   work.state.reset(padded_rows);

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "mistral_ext/kernels/cpu/attention.h"
+#include "mistral_ext/kernels/cpu/attention_backward.h"
 
 namespace mistral_ext::kernels::cpu {
 namespace {
@@ -12,6 +13,12 @@ constexpr int64_t kUnitRows = 192;
 // Keys of a split at the least, and splits at the most.
 constexpr int64_t kSplitKeys = 512;
 constexpr int64_t kSplits = 32;
+
+// Rows of a step of the backward pass over keys: their weights stay in the nearest cache.
+constexpr int64_t kStepRows = 48;
+
+// More rows and keys than whole tiles of any level add.
+constexpr int64_t kTileSlack = 16;
 
 int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -49,10 +56,29 @@ AttentionUnit AttentionPlan::unit(int64_t index) const {
 }
 
 int64_t attention_forward_scratch(int64_t rows, int64_t head_dim) {
-  const int64_t padded_rows = rows + 16;  // to whole tiles
   const int64_t padded = attention_padded(head_dim);
-  return padded_rows * (2 * padded + 1 + 16) + 2 * 16 * kAttentionKeys +
+  const int64_t padded_rows = rows + kTileSlack;
+  return padded_rows * (2 * padded + 1 + 16) + 2 * kTileSlack * kAttentionKeys +
          2 * kAttentionKeys * padded + 64;
+}
+
+int64_t attention_step_queries(const AttentionArgs& args) {
+  return std::max<int64_t>(1, kStepRows / args.group());
+}
+
+int64_t attention_backward_query_scratch(int64_t rows, int64_t head_dim) {
+  const int64_t padded = attention_padded(head_dim);
+  const int64_t padded_rows = rows + kTileSlack;
+  return padded_rows * (3 * padded + 2) + 3 * kAttentionKeys * padded +
+         2 * kTileSlack * (kAttentionKeys + kTileSlack) + 64;
+}
+
+int64_t attention_backward_key_scratch(const AttentionArgs& args) {
+  const int64_t padded = attention_padded(args.head_dim);
+  const int64_t padded_rows = attention_step_queries(args) * args.group() + kTileSlack;
+  const int64_t padded_keys = kAttentionKeys + kTileSlack;
+  return padded_rows * (2 * padded + 2 + 2 * padded_keys) +
+         (2 * kAttentionKeys + 2 * padded_keys) * padded + 64;
 }
 
 }  // namespace mistral_ext::kernels::cpu

@@ -1,5 +1,7 @@
 #include "mistral_ext/ops/cpu/attention_args.h"
 
+#include <algorithm>
+
 namespace mistral_ext::ops {
 namespace {
 
@@ -25,7 +27,8 @@ AttentionMaskType mask_type(at::ScalarType type) {
   }
 }
 
-// Copies x where the elements of a head do not lie side by side.
+}  // namespace
+
 kernels::cpu::AttentionTensor describe(const at::Tensor& x, at::Tensor& copy) {
   const bool together = x.stride(3) == 1 || x.size(3) == 1;
   if (!together) copy = x.contiguous();
@@ -33,7 +36,11 @@ kernels::cpu::AttentionTensor describe(const at::Tensor& x, at::Tensor& copy) {
   return {used.const_data_ptr(), used.stride(0), used.stride(1), used.stride(2)};
 }
 
-}  // namespace
+int64_t forward_products(const kernels::cpu::AttentionArgs& args) {
+  const int64_t mean = args.is_causal ? args.key_len - args.query_len / 2 : args.key_len;
+  const int64_t keys = args.sliding_window > 0 ? std::min(args.sliding_window, mean) : mean;
+  return 2 * args.batch * args.heads * args.query_len * keys * args.head_dim;
+}
 
 AttentionInput::AttentionInput(const at::Tensor& query,
                                const at::Tensor& key,

@@ -7,6 +7,13 @@
 
 namespace mistral_ext::ops {
 
+// x as the kernels read it; `copy` holds a copy where the elements of a head do not lie side by
+// side.
+kernels::cpu::AttentionTensor describe(const at::Tensor& x, at::Tensor& copy);
+
+// About how many multiplications a forward pass makes.
+int64_t forward_products(const kernels::cpu::AttentionArgs& args);
+
 // The kernels' description of one call, and the copies that it points into where a tensor's strides
 // or dtype needed one. The arguments have been checked.
 class AttentionInput {

@@ -3,43 +3,18 @@
 #include <torch/library.h>
 
 #include <algorithm>
-#include <atomic>
 #include <limits>
 
 #include "mistral_ext/ops/attention.h"
 #include "mistral_ext/ops/attention_reference.h"
 #include "mistral_ext/ops/cpu/attention_args.h"
+#include "mistral_ext/ops/cpu/parallel_units.h"
 
 namespace mistral_ext::ops {
 namespace {
 
 using kernels::cpu::AttentionArgs;
 using kernels::cpu::AttentionPlan;
-
-// Multiplications a thread takes at least: below this, waking another one costs more than it saves.
-constexpr int64_t kThreadProducts = 128 * 1024;
-
-// About how many multiplications a forward pass makes.
-int64_t products(const AttentionArgs& args) {
-  const int64_t window = args.sliding_window > 0 ? args.sliding_window : args.key_len;
-  const int64_t mean = args.is_causal ? args.key_len - args.query_len / 2 : args.key_len;
-  const int64_t keys = std::min(std::min(window, args.key_len), mean);
-  return 2 * args.batch * args.heads * args.query_len * keys * args.head_dim;
-}
-
-// Calls work(scratch, i) for every i of [0, count), each thread taking the next one as it becomes
-// free: the first ones are the longest.
-template <typename Function>
-void for_each_unit(int64_t count, int64_t scratch_size, int64_t total, const Function& work) {
-  const int64_t threads = std::clamp<int64_t>(
-      total / kThreadProducts, 1, std::min<int64_t>(count, at::get_num_threads()));
-  std::atomic<int64_t> next{0};
-  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
-    const auto scratch = at::detail::empty_cpu({scratch_size}, at::kFloat);
-    float* const memory = scratch.mutable_data_ptr<float>();
-    for (int64_t i = next++; i < count; i = next++) work(memory, i);
-  });
-}
 
 template <typename T>
 void run(const AttentionArgs& args) {
@@ -48,15 +23,16 @@ void run(const AttentionArgs& args) {
   const int64_t scratch_size = kernels::cpu::attention_forward_scratch(rows, args.head_dim);
   const auto kernel = MISTRAL_EXT_AT_LEVEL(attention_forward<T>);
   if (plan.splits == 1) {
-    for_each_unit(plan.units(), scratch_size, products(args), [&](float* scratch, int64_t i) {
-      kernel(args, plan.unit(i), scratch, nullptr);
-    });
+    for_each_unit(
+        plan.units(), scratch_size, forward_products(args), [&](float* scratch, int64_t i) {
+          kernel(args, plan.unit(i), scratch, nullptr);
+        });
     return;
   }
   const int64_t partial_size = kernels::cpu::attention_partial_size(rows, args.head_dim);
   const auto partial = at::detail::empty_cpu({plan.units() * partial_size}, at::kFloat);
   float* const partials = partial.mutable_data_ptr<float>();
-  for_each_unit(plan.units(), scratch_size, products(args), [&](float* scratch, int64_t i) {
+  for_each_unit(plan.units(), scratch_size, forward_products(args), [&](float* scratch, int64_t i) {
     kernel(args, plan.unit(i), scratch, partials + i * partial_size);
   });
   const auto combine = MISTRAL_EXT_AT_LEVEL(attention_combine<T>);
