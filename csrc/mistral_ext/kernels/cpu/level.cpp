@@ -51,6 +51,15 @@ Level active_level() {
   return level;
 }
 
+bool is_intel() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  return __builtin_cpu_is("intel");
+#else
+  return false;
+#endif
+}
+
 const char* level_name(Level level) {
   switch (level) {
     case Level::avx2:

@@ -28,6 +28,9 @@ Level active_level();
 // The best level this machine has.
 Level machine_level();
 
+// Whether the processor is Intel's: some libraries keep their best code for those.
+bool is_intel();
+
 const char* level_name(Level level);
 
 // The function of the active level, out of one pointer a level in the order of `Level`.

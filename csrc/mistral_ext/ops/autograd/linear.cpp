@@ -24,7 +24,7 @@ class Linear : public torch::autograd::Function<Linear> {
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  torch::autograd::variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    if (!ctx->needs_input_grad(1)) return {grads[0].matmul(saved[1]), at::Tensor()};
+    if (!ctx->needs_input_grad(1)) return {ops::linear(grads[0], saved[1].t()), at::Tensor()};
     const auto [grad_x, grad_weight] = linear_backward(grads[0], saved[0], saved[1]);
     return {grad_x, grad_weight};
   }

@@ -7,12 +7,24 @@
 
 #include "mistral_ext/kernels/cpu/linear.h"
 #include "mistral_ext/ops/cpu/dispatch.h"
+#include "mistral_ext/ops/cpu/linear_many_rows.h"
 
 namespace mistral_ext::ops {
 namespace {
 
-// Rows up to which our kernel is faster than ATen's product.
-constexpr int64_t kMostRows = 16;
+// Rows up to which our kernel is faster than a product that blocks for the caches, as measured.
+int64_t most_rows(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat:
+      return 12;
+    case at::kBFloat16:
+      return 16;
+    case at::kHalf:
+      return has_half_product() ? 16 : 48;
+    default:
+      return 0;
+  }
+}
 
 // 64-byte aligned floats that outlive a call: a step of generation asks for the same ones hundreds
 // of times.
@@ -82,9 +94,10 @@ void multiply(const at::Tensor& x, at::ArrayRef<at::Tensor> weights, std::span<a
 }  // namespace
 
 bool has_few_rows(const at::Tensor& x, const at::Tensor& weight) {
-  if (x.scalar_type() == at::kDouble || weight.numel() == 0) return false;
+  if (weight.numel() == 0) return false;
   const int64_t rows = x.numel() / weight.size(1);
-  return rows >= 1 && rows <= kMostRows && (weight.stride(1) == 1 || weight.size(1) == 1);
+  return rows >= 1 && rows <= most_rows(x.scalar_type()) &&
+         (weight.stride(1) == 1 || weight.size(1) == 1);
 }
 
 void linear_few_rows(const at::Tensor& x,
