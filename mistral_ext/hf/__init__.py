@@ -10,16 +10,16 @@ if tuple(int(part) for part in transformers.__version__.split(".")[:2]) < MINIMU
         f" {transformers.__version__}"
     )
 
-from mistral_ext.hf.cache import MistralCache, MistralCacheLayer
-from mistral_ext.hf.convert import from_hf
-from mistral_ext.hf.modeling import (
+from mistral_ext.hf.cache import MistralCache, MistralCacheLayer  # noqa: E402
+from mistral_ext.hf.convert import from_hf  # noqa: E402
+from mistral_ext.hf.modeling import (  # noqa: E402
     Ministral3ForCausalLM,
     MinistralForCausalLM,
     MistralForCausalLM,
     path_report,
 )
-from mistral_ext.hf.patch import patch, unpatch
-from mistral_ext.hf.path import Choice, PathReport, use_path
+from mistral_ext.hf.patch import patch, unpatch  # noqa: E402
+from mistral_ext.hf.path import Choice, PathReport, use_path  # noqa: E402
 
 __all__ = [
     "Choice",

@@ -5,8 +5,11 @@ from typing import Any
 
 import torch
 from transformers import (
+    GenerationConfig,
     GenerationMixin,
+    LogitsProcessorList,
     PreTrainedConfig,
+    StoppingCriteriaList,
 )
 from transformers import (
     Ministral3ForCausalLM as HFMinistral3ForCausalLM,
@@ -18,6 +21,7 @@ from transformers import (
     MistralForCausalLM as HFMistralForCausalLM,
 )
 from transformers.cache_utils import Cache, DynamicCache
+from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.ministral import modeling_ministral
 from transformers.models.ministral3 import modeling_ministral3
@@ -26,6 +30,7 @@ from transformers.utils import can_return_tuple, logging
 
 from mistral_ext.hf.attention import ATTENTION
 from mistral_ext.hf.cache import MistralCache
+from mistral_ext.hf.generation import plan_loop, run_loop
 from mistral_ext.hf.modules import install_modules, native_types
 from mistral_ext.hf.native import (
     NativeModel,
@@ -34,7 +39,7 @@ from mistral_ext.hf.native import (
     native_model,
     output_hidden_states,
 )
-from mistral_ext.hf.path import PathReport, choose
+from mistral_ext.hf.path import Choice, PathReport, choose, forced_path
 
 logger = logging.get_logger(__name__)
 
@@ -243,6 +248,60 @@ class NativeCausalLM:
             model_kwargs["past_key_values"] = cache = self.create_cache()
             if generation_config.is_assistant:
                 cache.activate_past_recording()
+
+    def _sample(
+        self,
+        input_ids: torch.LongTensor,
+        logits_processor: LogitsProcessorList,
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        synced_gpus: bool = False,
+        streamer: Any = None,
+        **model_kwargs: Any,
+    ) -> GenerateDecoderOnlyOutput | torch.LongTensor:
+        """Greedy decoding and sampling in C++ where everything asked for is known there.
+
+        Otherwise Hugging Face's loop over forward. `path_report(model).generation` says which ran
+        last, and why not the C++ loop.
+        """
+        native = native_model(self)
+        plan = plan_loop(
+            logits_processor, stopping_criteria, generation_config, synced_gpus, model_kwargs
+        )
+        obstacle = plan.obstacle or model_obstacle(self, native) or call_obstacle(self)
+        if not obstacle and self._has_own_steps():
+            obstacle = "a method that generate calls at each step is overridden"
+        cache = model_kwargs.get("past_key_values")
+        if not obstacle and cache.windows != native.windows:
+            obstacle = "past_key_values keeps other windows than the layers have"
+        runs_in_cpp = not obstacle and forced_path() != "module"
+        native.last_generation = (
+            Choice("native") if runs_in_cpp else Choice("python", obstacle or "it is forced")
+        )
+        if not runs_in_cpp:
+            return super()._sample(
+                input_ids,
+                logits_processor,
+                stopping_criteria,
+                generation_config,
+                synced_gpus,
+                streamer,
+                **model_kwargs,
+            )
+        self._warn_beyond_training_length(
+            input_ids, model_kwargs.get("inputs_embeds"), model_kwargs["past_key_values"]
+        )
+        return run_loop(native.model, plan, input_ids, generation_config, streamer, model_kwargs)
+
+    def _has_own_steps(self) -> bool:
+        """Whether a subclass changed what the inherited loop calls at each step."""
+        own = type(self)
+        return (
+            own.prepare_inputs_for_generation is not GenerationMixin.prepare_inputs_for_generation
+            or own._update_model_kwargs_for_generation
+            is not GenerationMixin._update_model_kwargs_for_generation
+            or own.forward is not NativeCausalLM.forward
+        )
 
     def _valid_auto_compile_criteria(self, *args: Any, **kwargs: Any) -> bool:
         return False  # the native path needs no compilation, and generate must not start one

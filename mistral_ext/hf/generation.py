@@ -1,0 +1,204 @@
+"""generate's loop in C++, under Hugging Face's generate."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers.generation import (
+    EosTokenCriteria,
+    GenerateDecoderOnlyOutput,
+    LogitsProcessorList,
+    MaxLengthCriteria,
+    MinLengthLogitsProcessor,
+    MinNewTokensLengthLogitsProcessor,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    StoppingCriteriaList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from mistral_ext import _C
+from mistral_ext.hf.cache import MistralCache
+
+# In the order in which the C++ loop applies them, which is the order that generate lists them in.
+PROCESSORS = (
+    RepetitionPenaltyLogitsProcessor,
+    MinLengthLogitsProcessor,
+    MinNewTokensLengthLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    MinPLogitsWarper,
+)
+
+# What the loop feeds the model; any other argument of forward needs Hugging Face's loop.
+MODEL_ARGUMENTS = frozenset(
+    {
+        "attention_mask",
+        "cache_position",
+        "inputs_embeds",
+        "logits_to_keep",
+        "past_key_values",
+        "position_ids",
+        "use_cache",
+    }
+)
+
+
+@dataclass
+class LoopPlan:
+    """One call of generate in the terms of the C++ loop; or why it is not for that loop."""
+
+    obstacle: str = ""
+    arguments: dict[str, Any] = field(default_factory=dict)  # of _C.GenerationConfig
+    criteria: list[Any] = field(default_factory=list)  # what Python decides after each step
+
+
+def plan_loop(
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: Any,
+    synced_gpus: bool,
+    model_kwargs: dict[str, Any],
+) -> LoopPlan:
+    """What `_sample` is asked for, for C++. Processors and criteria are known by exact type."""
+    obstacle = _obstacle(generation_config, synced_gpus, model_kwargs)
+    if obstacle:
+        return LoopPlan(obstacle)
+    plan = LoopPlan()
+    _read_processors(plan, logits_processor)
+    _read_criteria(plan, stopping_criteria)
+    if plan.criteria and generation_config.output_scores:
+        plan.obstacle = "a stopping criterion may read the scores"
+    pad = generation_config._pad_token_tensor
+    plan.arguments |= {
+        "do_sample": generation_config.do_sample,
+        "pad_token_id": None if pad is None else int(pad),
+        "prefill_chunk_size": generation_config.prefill_chunk_size or 0,
+        "output_scores": _returned(generation_config, "output_scores"),
+        "output_logits": _returned(generation_config, "output_logits"),
+    }
+    return plan
+
+
+def _returned(generation_config: Any, name: str) -> bool:
+    return bool(generation_config.return_dict_in_generate and getattr(generation_config, name))
+
+
+def _obstacle(generation_config: Any, synced_gpus: bool, model_kwargs: dict[str, Any]) -> str:
+    if synced_gpus:
+        return "synced_gpus is asked for"
+    if generation_config.is_assistant:
+        return "the model drafts for another"
+    for name in ("output_attentions", "output_hidden_states"):
+        if _returned(generation_config, name):
+            return f"{name} is asked for"
+    if not model_kwargs.get("use_cache"):
+        return "use_cache is off"
+    cache = model_kwargs.get("past_key_values")
+    if type(cache) is not MistralCache:
+        return f"past_key_values is a {type(cache).__name__}"
+    for name, value in model_kwargs.items():
+        if value is not None and name not in MODEL_ARGUMENTS:
+            return f"the argument {name} is given"
+    mask = model_kwargs.get("attention_mask")
+    if mask is not None and mask.dim() != 2:
+        return "attention_mask has not 2 dimensions"
+    if generation_config.prefill_chunk_size and model_kwargs.get("inputs_embeds") is not None:
+        return "prefill_chunk_size and inputs_embeds are both given"
+    return ""
+
+
+def _read_processors(plan: LoopPlan, processors: LogitsProcessorList) -> None:
+    last = -1
+    for processor in processors:
+        kind = type(processor)
+        if kind not in PROCESSORS or PROCESSORS.index(kind) <= last:
+            plan.obstacle = f"the logits processor {kind.__name__} is not one of the C++ loop's"
+            return
+        last = PROCESSORS.index(kind)
+        unusual = (
+            getattr(processor, "min_tokens_to_keep", 1) != 1
+            or getattr(processor, "filter_value", -float("inf")) != -float("inf")
+            or getattr(processor, "prompt_ignore_length", None)
+        )
+        if unusual:
+            plan.obstacle = f"the logits processor {kind.__name__} has settings that C++ lacks"
+            return
+        if kind is RepetitionPenaltyLogitsProcessor:
+            plan.arguments["repetition_penalty"] = processor.penalty
+        elif kind is MinLengthLogitsProcessor:
+            plan.arguments["min_length"] = processor.min_length
+        elif kind is MinNewTokensLengthLogitsProcessor:
+            # The same bound in columns of the sequences.
+            columns = processor.prompt_length_to_skip + processor.min_new_tokens
+            plan.arguments["min_length"] = max(plan.arguments.get("min_length", 0), columns)
+        elif kind is TemperatureLogitsWarper:
+            plan.arguments["temperature"] = processor.temperature
+        elif kind is TopKLogitsWarper:
+            plan.arguments["top_k"] = processor.top_k
+        elif kind is TopPLogitsWarper:
+            plan.arguments["top_p"] = processor.top_p
+        else:
+            plan.arguments["min_p"] = processor.min_p
+
+
+def _read_criteria(plan: LoopPlan, criteria: StoppingCriteriaList) -> None:
+    ends: set[int] = set()
+    lengths = []
+    for criterion in criteria:
+        if type(criterion) is MaxLengthCriteria:
+            lengths.append(criterion.max_length)
+        elif type(criterion) is EosTokenCriteria:
+            ends.update(int(token) for token in criterion.eos_token_id)
+        else:
+            plan.criteria.append(criterion)
+    if not lengths:
+        plan.obstacle = plan.obstacle or "no greatest length is given"
+        return
+    plan.arguments["max_length"] = min(lengths)
+    plan.arguments["eos_token_ids"] = sorted(ends)
+
+
+def run_loop(
+    model: "_C.MistralForCausalLM",
+    plan: LoopPlan,
+    input_ids: torch.Tensor,
+    generation_config: Any,
+    streamer: Any,
+    model_kwargs: dict[str, Any],
+) -> GenerateDecoderOnlyOutput | torch.Tensor:
+    """Runs the plan; returns what `_sample` does. The cache has then seen all but the last token."""
+
+    def on_step(tokens: torch.Tensor, sequences: torch.Tensor) -> torch.Tensor | None:
+        stops = None
+        for criterion in plan.criteria:
+            rows = criterion(sequences, None)
+            stops = rows if stops is None else stops | rows
+        if streamer is not None:
+            streamer.put(tokens.cpu())
+        return stops
+
+    cache = model_kwargs["past_key_values"]
+    output = _C.generate(
+        model,
+        input_ids=input_ids,
+        inputs_embeds=model_kwargs.get("inputs_embeds"),
+        attention_mask=model_kwargs.get("attention_mask"),
+        position_ids=model_kwargs.get("position_ids"),
+        cache=cache.settled(),
+        on_step=on_step if plan.criteria or streamer is not None else None,
+        config=_C.GenerationConfig(**plan.arguments),
+    )
+    if streamer is not None:
+        streamer.end()
+    if not generation_config.return_dict_in_generate:
+        return output.sequences
+    return GenerateDecoderOnlyOutput(
+        sequences=output.sequences,
+        scores=tuple(output.scores) if generation_config.output_scores else None,
+        logits=tuple(output.logits) if generation_config.output_logits else None,
+        past_key_values=cache,
+    )
