@@ -1,14 +1,10 @@
 """Lets transformers hand out our classes under its own names, for programs that name neither."""
 
-import importlib
-from types import TracebackType
+import sys
+from types import ModuleType, TracebackType
 
-import transformers
-
+import mistral_ext.hf
 from mistral_ext.hf.convert import OURS
-
-# Where AutoModelForCausalLM, pipelines and `from transformers import ...` look a class up.
-_PLACES = {theirs: ("transformers", theirs.__module__.rpartition(".")[0]) for theirs in OURS}
 
 
 class _Patched:
@@ -39,7 +35,7 @@ def patch() -> _Patched:
 
     Also as `with mistral_ext.patch(): ...`.
     """
-    before = {theirs: getattr(transformers, theirs.__name__) for theirs in OURS}
+    before = {theirs: getattr(_places(theirs)[-1], theirs.__name__) for theirs in OURS}
     _set(OURS)
     return _Patched(before)
 
@@ -50,6 +46,16 @@ def unpatch() -> None:
 
 
 def _set(classes: dict[type, type]) -> None:
-    for theirs, places in _PLACES.items():
-        for place in places:
-            setattr(importlib.import_module(place), theirs.__name__, classes[theirs])
+    for theirs, ours in classes.items():
+        for place in _places(theirs):
+            setattr(place, theirs.__name__, ours)
+
+
+def _places(theirs: type) -> list[ModuleType]:
+    """Where AutoModelForCausalLM, pipelines and `from transformers import ...` look a class up.
+
+    transformers puts another module object in its own place while it loads, and programs may hold
+    either.
+    """
+    package = theirs.__module__.rpartition(".")[0]
+    return [mistral_ext.hf.transformers, sys.modules["transformers"], sys.modules[package]]

@@ -126,6 +126,24 @@ void check_inputs(const ModelInputs& inputs, int64_t hidden_size) {
   if (inputs.qk_mask.defined()) check_qk_mask(inputs, shape);
 }
 
+namespace {
+
+// Looked at before any layer runs, so that nothing has entered the cache when it fails.
+void check_keys(const at::Tensor& mask, const Shape& shape, int64_t keys) {
+  const auto fits = [&](int64_t dim, int64_t size) {
+    return mask.size(dim) == size || mask.size(dim) == 1;
+  };
+  MISTRAL_EXT_CHECK(fits(0, shape.batch) && fits(2, shape.seq) && fits(3, keys),
+                    "attention_mask of 4 dimensions must have shape [{}, heads, {}, {}] or 1 in "
+                    "their place, got {}",
+                    shape.batch,
+                    shape.seq,
+                    keys,
+                    c10::str(mask.sizes()));
+}
+
+}  // namespace
+
 layers::Visibility plan_visibility(const ModelInputs& inputs,
                                    int64_t window,
                                    const cache::KVCacheLayer* layer,
@@ -139,6 +157,7 @@ layers::Visibility plan_visibility(const ModelInputs& inputs,
   if (mask.defined() && mask.dim() == 4) {
     layers::Visibility plan;
     plan.is_causal = false;
+    check_keys(mask, shape, extent.length);
     plan.mask = in_slot_order(mask, extent.rotation);
     return plan;
   }
