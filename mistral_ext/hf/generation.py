@@ -33,6 +33,10 @@ PROCESSORS = (
     MinPLogitsWarper,
 )
 
+# Those that change the scores greedy decoding returns without changing its token: the C++ loop
+# applies them where it samples alone.
+WARPERS = PROCESSORS[3:]
+
 # What the loop feeds the model; any other argument of forward needs Hugging Face's loop.
 MODEL_ARGUMENTS = frozenset(
     {
@@ -57,6 +61,7 @@ class LoopPlan:
 
 
 def plan_loop(
+    input_ids: torch.Tensor,
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
     generation_config: Any,
@@ -68,8 +73,11 @@ def plan_loop(
     if obstacle:
         return LoopPlan(obstacle)
     plan = LoopPlan()
-    _read_processors(plan, logits_processor)
+    _read_processors(plan, logits_processor, generation_config.do_sample)
     _read_criteria(plan, stopping_criteria)
+    if plan.criteria and not plan.arguments.get("eos_token_ids") and len(input_ids) > 1:
+        # Hugging Face's loop then goes on filling a row that a criterion stopped.
+        plan.obstacle = plan.obstacle or "rows are stopped one by one without eos_token_id"
     if plan.criteria and generation_config.output_scores:
         plan.obstacle = "a stopping criterion may read the scores"
     pad = generation_config._pad_token_tensor
@@ -111,12 +119,15 @@ def _obstacle(generation_config: Any, synced_gpus: bool, model_kwargs: dict[str,
     return ""
 
 
-def _read_processors(plan: LoopPlan, processors: LogitsProcessorList) -> None:
+def _read_processors(plan: LoopPlan, processors: LogitsProcessorList, do_sample: bool) -> None:
     last = -1
     for processor in processors:
         kind = type(processor)
         if kind not in PROCESSORS or PROCESSORS.index(kind) <= last:
             plan.obstacle = f"the logits processor {kind.__name__} is not one of the C++ loop's"
+            return
+        if kind in WARPERS and not do_sample:
+            plan.obstacle = f"the logits processor {kind.__name__} is given without do_sample"
             return
         last = PROCESSORS.index(kind)
         unusual = (
@@ -170,7 +181,7 @@ def run_loop(
     streamer: Any,
     model_kwargs: dict[str, Any],
 ) -> GenerateDecoderOnlyOutput | torch.Tensor:
-    """Runs the plan; returns what `_sample` does. The cache has then seen all but the last token."""
+    """Runs the plan; returns what `_sample` does. The cache then lacks only the last token."""
 
     def on_step(tokens: torch.Tensor, sequences: torch.Tensor) -> torch.Tensor | None:
         stops = None

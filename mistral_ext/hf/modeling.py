@@ -1,6 +1,7 @@
 """The causal language models: Hugging Face's classes, run by the C++ model wherever it can."""
 
 import copy
+import functools
 from typing import Any
 
 import torch
@@ -266,7 +267,12 @@ class NativeCausalLM:
         """
         native = native_model(self)
         plan = plan_loop(
-            logits_processor, stopping_criteria, generation_config, synced_gpus, model_kwargs
+            input_ids,
+            logits_processor,
+            stopping_criteria,
+            generation_config,
+            synced_gpus,
+            model_kwargs,
         )
         obstacle = plan.obstacle or model_obstacle(self, native) or call_obstacle(self)
         if not obstacle and self._has_own_steps():
@@ -292,6 +298,17 @@ class NativeCausalLM:
             input_ids, model_kwargs.get("inputs_embeds"), model_kwargs["past_key_values"]
         )
         return run_loop(native.model, plan, input_ids, generation_config, streamer, model_kwargs)
+
+    # wraps keeps the signatures, which generate reads.
+    @functools.wraps(GenerationMixin._beam_search)
+    def _beam_search(self, *args: Any, **kwargs: Any) -> Any:
+        native_model(self).last_generation = Choice("python", "beam search is asked for")
+        return super()._beam_search(*args, **kwargs)
+
+    @functools.wraps(GenerationMixin._assisted_decoding)
+    def _assisted_decoding(self, *args: Any, **kwargs: Any) -> Any:
+        native_model(self).last_generation = Choice("python", "assisted decoding is asked for")
+        return super()._assisted_decoding(*args, **kwargs)
 
     def _has_own_steps(self) -> bool:
         """Whether a subclass changed what the inherited loop calls at each step."""

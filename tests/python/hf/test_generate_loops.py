@@ -1,0 +1,92 @@
+"""Which loop generate runs for what the C++ loop lacks; the tokens are Hugging Face's anyway."""
+
+import pytest
+import torch
+from helpers.models import random_ids, small_model
+from transformers import (
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+)
+
+import mistral_ext
+
+COMMON = {"max_new_tokens": 10, "pad_token_id": 0, "do_sample": False}
+
+
+class StopRowsOneByOne(StoppingCriteria):
+    def __call__(self, input_ids, scores, **kwargs):
+        return torch.tensor([input_ids.shape[1] >= 8, input_ids.shape[1] >= 12])
+
+
+def both(name, device, ids, **call):
+    """(our output, Hugging Face's, which loop ours ran)"""
+    hf_model = small_model(name, device=device, eos_token_id=call.get("eos_token_id"))
+    model = mistral_ext.from_hf(hf_model)
+    outputs = []
+    for each in (model, hf_model):
+        torch.manual_seed(0)
+        outputs.append(each.generate(ids.to(device), **{**COMMON, **call}))
+    return *outputs, mistral_ext.path_report(model).generation
+
+
+@pytest.mark.parametrize(("eos", "loop"), [(None, "python"), (2, "native")])
+def test_rows_that_a_criterion_stops(eos, loop, device):
+    criteria = StoppingCriteriaList([StopRowsOneByOne()])
+    call = {} if eos is None else {"eos_token_id": eos}
+    ours, theirs, ran = both("gqa", device, random_ids(2, 5), stopping_criteria=criteria, **call)
+    assert torch.equal(ours, theirs)
+    assert ran.path == loop
+
+
+@pytest.mark.parametrize("warper", [TemperatureLogitsWarper(0.5), TopKLogitsWarper(3)])
+def test_warpers_given_to_greedy_decoding_show_in_its_scores(warper, device):
+    ours, theirs, ran = both(
+        "gqa",
+        device,
+        random_ids(2, 5),
+        logits_processor=LogitsProcessorList([warper]),
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    assert torch.equal(ours.sequences, theirs.sequences)
+    for mine, reference in zip(ours.scores, theirs.scores, strict=True):
+        torch.testing.assert_close(mine, reference, rtol=1e-4, atol=1e-4)
+    assert ran.path == "python"
+
+
+@pytest.mark.parametrize("name", ["gqa", "window"])
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        ({"num_beams": 3}, "beam search"),
+        ({"num_beams": 2, "num_return_sequences": 2, "do_sample": True}, "beam search"),
+        ({"no_repeat_ngram_size": 2}, "NoRepeatNGramLogitsProcessor"),
+        ({"cache_implementation": "static"}, "StaticCache"),
+        ({"use_cache": False}, "use_cache is off"),
+    ],
+    ids=str,
+)
+def test_what_the_loop_lacks_runs_in_python_over_the_same_model(name, call, reason, device):
+    ours, theirs, ran = both(name, device, random_ids(2, 7), **call)
+    assert torch.equal(ours, theirs)
+    assert ran.path == "python"
+    assert reason in ran.reason
+
+
+@pytest.mark.parametrize("name", ["gqa", "window"])
+@pytest.mark.parametrize("draft", ["model", "prompt lookup"])
+def test_assisted_decoding_rolls_the_cache_back(name, draft, device):
+    ids = random_ids(1, 7)
+    call = {"prompt_lookup_num_tokens": 3}
+    if draft == "model":
+        call = {"assistant_model": mistral_ext.from_hf(small_model(name, seed=4, device=device))}
+    hf_model = small_model(name, device=device)
+    model = mistral_ext.from_hf(hf_model)
+    ours = model.generate(ids.to(device), **{**COMMON, **call})
+    assert torch.equal(ours, hf_model.generate(ids.to(device), **COMMON))
+    report = mistral_ext.path_report(model)
+    assert "assisted decoding" in report.generation.reason
+    assert report.last_forward.path == "native"
