@@ -146,6 +146,49 @@ TEST(KVCacheLayer, RollsBackUnderAWindowAfterRecordingThePast) {
   EXPECT_EQ(positions(layer.keys(), 2), range(4, 7));
 }
 
+TEST(KVCacheLayer, RefusesToDropMoreThanWasRecorded) {
+  KVCacheLayer layer(4);
+  feed(layer, {6});
+  layer.record_past();
+  layer.update(tokens(6, 2), tokens(6, 2));
+  EXPECT_THROW(layer.drop_last(4), c10::Error);
+  EXPECT_EQ(layer.seen(), 8);
+}
+
+TEST(KVCacheLayer, OverwritesAgainOnceThePastIsNoLongerRecorded) {
+  KVCacheLayer layer(4);
+  layer.record_past();
+  layer.update(tokens(0, 9), tokens(0, 9).neg());
+  EXPECT_EQ(positions(layer.keys(), 2), range(0, 9));
+  layer.record_past(false);
+  EXPECT_EQ(positions(layer.keys(), 2), range(6, 9));
+  feed(layer, {1, 1, 1, 1, 2, 1}, 9);
+  EXPECT_EQ(layer.capacity(), 4);
+}
+
+TEST(KVCacheLayer, KeepsOfWhatIsAssignedWhatTheWindowNeeds) {
+  KVCacheLayer layer(4);
+  const auto states = tokens(0, 7).transpose(1, 2).contiguous();
+  layer.assign(states, states.neg(), 7);
+  EXPECT_EQ(positions(layer.keys(), 2), range(4, 7));
+  feed(layer, {1, 1, 3}, 7);
+}
+
+TEST(KVCacheLayer, WritesOutsideInferenceModeWhatWasMadeInIt) {
+  for (const int64_t window : {0, 4}) {
+    KVCacheLayer layer(window);
+    {
+      const c10::InferenceMode inference;
+      layer.update(tokens(0, 5), tokens(0, 5));
+    }
+    const torch::NoGradGuard no_grad;
+    layer.update(tokens(5, 1), tokens(5, 1));
+    layer.update(tokens(6, 2), tokens(6, 2));
+    EXPECT_EQ(layer.seen(), 8);
+    EXPECT_EQ(positions(layer.keys(), 2), window == 0 ? range(0, 8) : range(5, 8));
+  }
+}
+
 TEST(KVCacheLayer, SelectsAndRepeatsRows) {
   KVCacheLayer layer;
   const auto both = torch::cat({tokens(0, 2), tokens(10, 2)}, 0);
