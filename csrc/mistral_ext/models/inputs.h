@@ -15,8 +15,8 @@ struct ModelInputs {
   // [batch, past + seq], nonzero where there is a token; or [batch|1, heads|1, seq, keys], bool or
   // added to the scores, which then says alone what is visible (no causal rule, no window).
   at::Tensor attention_mask;
-  // bool [batch|1, heads|1, seq, past + seq], instead of attention_mask: which keys each query sees,
-  // the causal rule included; each layer's window holds besides.
+  // bool [batch|1, heads|1, seq, past + seq], instead of attention_mask: which keys each query
+  // sees, the causal rule included; each layer's window holds besides.
   at::Tensor qk_mask;
   // int64 [batch|1, seq]; absent: past, past + 1, ... Where neither a mask nor a cache is given, a
   // row whose positions do not rise by one is split there into packed sequences.
