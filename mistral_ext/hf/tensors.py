@@ -39,6 +39,9 @@ def operators_apply(*tensors: torch.Tensor | None) -> bool:
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """What autocast computes in on this device; None where it is off."""
     kind = device.type
-    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+    # A tracer cannot look the first up; it only meets devices that have autocast.
+    if not torch.compiler.is_compiling() and not torch.amp.is_autocast_available(kind):
+        return None
+    if not torch.is_autocast_enabled(kind):
         return None
     return torch.get_autocast_dtype(kind)

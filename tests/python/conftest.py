@@ -18,3 +18,11 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _full_precision_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuBLAS may sum 16-bit products in 16 bits unless told not to; the oracles do not."""
+    matmul = torch.backends.cuda.matmul
+    monkeypatch.setattr(matmul, "allow_fp16_reduced_precision_reduction", False)
+    monkeypatch.setattr(matmul, "allow_bf16_reduced_precision_reduction", False)

@@ -18,7 +18,8 @@ COMMON = {"max_new_tokens": 10, "pad_token_id": 0, "do_sample": False}
 
 class StopRowsOneByOne(StoppingCriteria):
     def __call__(self, input_ids, scores, **kwargs):
-        return torch.tensor([input_ids.shape[1] >= 8, input_ids.shape[1] >= 12])
+        length = input_ids.shape[1]
+        return torch.tensor([length >= 8, length >= 12], device=input_ids.device)
 
 
 def both(name, device, ids, **call):

@@ -126,8 +126,11 @@ def test_gradient_of_any_strides(dtype, device):
     logsumexp = logsumexp.transpose(1, 2).contiguous().transpose(1, 2)
     ours = attention_backward(*strided, output, logsumexp, 0.2)
     for one, other in zip(ours, expected, strict=True):
-        # The reference, for fp64, sums in an order that depends on the strides.
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-13 if dtype == torch.float64 else 0)
+        # The reference (fp64, and every dtype on an accelerator) sums in an order that depends on
+        # the strides: a few roundings of values of order 1.
+        is_reference = dtype == torch.float64 or device.type != "cpu"
+        atol = 32 * torch.finfo(dtype).eps if is_reference else 0
+        torch.testing.assert_close(one, other, rtol=0, atol=atol)
         assert one.is_contiguous()
 
 
