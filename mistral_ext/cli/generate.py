@@ -68,13 +68,14 @@ def run(arguments: argparse.Namespace) -> int:
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
+    report = mistral_ext.path_report(model)
     result = _result(stream, started) | {
         "model": loaded.name,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
         "threads": torch.get_num_threads(),
-        "path": mistral_ext.path_report(model).path,
-        "loop": mistral_ext.path_report(model).generation.path,
+        "forward": str(report.last_forward or report.path),
+        "loop": str(report.generation),
         "seed": seed,
         "prompt": text,
         "prompt_tokens": input_ids.shape[1],
@@ -138,6 +139,6 @@ def _summary(result: dict[str, Any]) -> str:
     return (
         f"{result['new_tokens']} tokens; the first after {result['first_token_seconds']:.2f} s"
         f" ({result['prompt_tokens']} in the prompt){speed}; {result['model']}, {result['dtype']},"
-        f" {result['device']}, {result['threads']} threads, {result['path']} forward,"
-        f" {result['loop']} loop"
+        f" {result['device']}, {result['threads']} threads, forward"
+        f" {result['forward']}, loop {result['loop']}"
     )
