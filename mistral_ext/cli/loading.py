@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import huggingface_hub
 import torch
 import transformers
+from safetensors import SafetensorError
 
 import mistral_ext
 from mistral_ext import _C
@@ -74,9 +75,11 @@ def load_model(source: Source, arguments: argparse.Namespace) -> Loaded:
     apply_threads(arguments)
     device = _device(arguments.device)
     with _quiet(), _load_errors(source.name):
-        hf_model = transformers.AutoModelForCausalLM.from_pretrained(
-            source.location, dtype=DTYPES[arguments.dtype]
+        hf_model, found = transformers.AutoModelForCausalLM.from_pretrained(
+            source.location, dtype=DTYPES[arguments.dtype], output_loading_info=True
         )
+        for missing in sorted(found["missing_keys"]):  # transformers fills it with random numbers
+            raise ValueError(f"its weights lack {missing}")
         hf_model = hf_model.to(device).eval()
         return Loaded(source.name, mistral_ext.from_hf(hf_model), hf_model)
 
@@ -114,7 +117,7 @@ def _first_sentence(error: Exception) -> str:
 def _load_errors(what: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
         raise UsageError(f"--model: cannot load {what}: {_first_sentence(error)}") from error
 
 

@@ -2,11 +2,13 @@
 
 import io
 import json
+import shutil
 
 import pytest
 import torch
 import transformers
 from helpers import smollm2
+from safetensors.torch import load_file, save_file
 
 GREEDY = ("--greedy", "--max-new-tokens", "12")
 
@@ -177,9 +179,17 @@ class TestOneSentenceAndExitCode2:
         assert code == 2
         assert "model_type must be mistral, ministral or ministral3, got gpt2" in err
 
-    def test_for_broken_weights(self, run, checkpoint, tmp_path):
-        import shutil
+    def test_for_missing_weights(self, run, checkpoint, tmp_path):
+        folder = tmp_path / "incomplete"
+        shutil.copytree(checkpoint, folder)
+        weights = load_file(folder / "model.safetensors")
+        del weights["model.layers.1.mlp.up_proj.weight"]
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+        code, _, err = run("generate", "Hello", "--model", str(folder))
+        assert code == 2
+        assert "its weights lack model.layers.1.mlp.up_proj.weight" in err
 
+    def test_for_broken_weights(self, run, checkpoint, tmp_path):
         folder = tmp_path / "broken"
         shutil.copytree(checkpoint, folder)
         (folder / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
