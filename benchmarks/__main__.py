@@ -8,6 +8,7 @@ import argparse
 import importlib
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -23,17 +24,17 @@ TOPICS = {
 RESULTS = Path(__file__).parent / "results"
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("topics", nargs="*", choices=[*TOPICS, []], help=", ".join(TOPICS))
     parser.add_argument("--quick", action="store_true", help="small sizes: does everything run?")
     parser.add_argument("--seconds", type=float, default=60.0, help="a measurement's time, about")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON files")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    seconds = 1.0 if arguments.quick else arguments.seconds
+    seconds = 0.0 if arguments.quick else arguments.seconds
     described = machine.describe()
     print(", ".join(f"{name} {described[name]}" for name in ("cpu", "threads", "cpu_level")))
     for topic in arguments.topics or TOPICS:

@@ -21,12 +21,15 @@ a tensor, so `tree_map(lambda w: w.bfloat16(), params)` gives parameters again.
 import json
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils import _pytree
 
 from mistral_ext import _C
+
+if TYPE_CHECKING:
+    from mistral_ext.hf import MistralCache
 
 Params = dict[str, Any]
 
@@ -214,7 +217,7 @@ def forward_mistral_lm(
     *,
     attention_mask: torch.Tensor | None = None,
     position_ids: torch.Tensor | None = None,
-    cache: "_C.KVCache | None" = None,
+    cache: "_C.KVCache | MistralCache | None" = None,
     logits_to_keep: int | torch.Tensor = 0,
 ) -> torch.Tensor:
     """Logits [batch, seq, vocab_size] in the dtype of params, differentiable by its tensors.
@@ -231,7 +234,8 @@ def forward_mistral_lm(
         with a mask, where a row that is padded on the left starts after 0. Attention depends on
         differences of positions alone. Without mask and cache, a row whose positions do not rise
         by one is several packed sequences, which do not see each other.
-    cache: from create_mistral_lm_cache; the new tokens are appended to it.
+    cache: from create_mistral_lm_cache, or a MistralCache for a model of the same windows; the new
+        tokens are appended to it.
     logits_to_keep: the last so many positions, 0 for all, or int64 indices [kept].
 
     A query that sees no key gets 0 from attention, never NaN. Raises ValueError where an argument
@@ -240,6 +244,8 @@ def forward_mistral_lm(
     runner = _config_of(params, "forward_mistral_lm").runner()
     model = runner.with_weights(dict(_named_tensors(params)))
     mask = None if qk_mask is None else _merge_heads(qk_mask, model.config)
+    if hasattr(cache, "settled"):  # a MistralCache, which shows the C++ cache to transformers
+        cache = cache.settled()
     if cache is not None and not isinstance(cache, _C.KVCache):
         raise ValueError(
             "forward_mistral_lm: cache must come from create_mistral_lm_cache, got"

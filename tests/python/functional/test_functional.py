@@ -101,6 +101,16 @@ def test_chunks_with_a_cache_give_the_logits_of_one_pass(name, masked, ids, devi
     assert_same_logits(torch.cat(logits, 1), theirs, attention_mask.bool())
 
 
+def test_a_models_cache_goes_on_where_a_function_left_off(hf_model, ids):
+    model = mistral_ext.from_hf(hf_model)
+    cache = model.create_cache()
+    params = convert_mistral_lm_params(model)
+    first = forward_mistral_lm(params, ids[:, :9], cache=cache)
+    with torch.no_grad():
+        second = model(ids[:, 9:], past_key_values=cache).logits
+    assert_same_logits(torch.cat([first, second], 1), hf_logits(hf_model, ids))
+
+
 def test_positions_that_start_again_are_packed_sequences(hf_model, ids):
     positions = torch.cat([torch.arange(9), torch.arange(8)])[None].to(ids.device)
     params = convert_mistral_lm_params(hf_model)

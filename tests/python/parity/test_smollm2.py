@@ -35,6 +35,10 @@ def test_logits_of_a_text_equal_hugging_faces(hf_model, ids):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_error_in_half_precision_is_at_most_hugging_faces(dtype, hf_model, ids):
+    # The first token's state is huge (all later ones attend to it) and one rounding of it decides
+    # much of the error that follows: of a single text either model's may be the larger by a fifth.
+    # Eight texts average that.
+    ids = ids.reshape(8, 64)
     oracle = in_dtype(in_dtype(hf_model, dtype), torch.float32)
     exact = logits(oracle, ids)
     hf_model = in_dtype(oracle, dtype)

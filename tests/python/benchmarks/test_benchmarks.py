@@ -1,0 +1,22 @@
+"""The benchmarks run; what they measure is no test."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+from benchmarks.__main__ import TOPICS, main
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_writes_its_figures_with_the_machines_description(topic, tmp_path):
+    assert main([topic, "--quick", "--output", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / f"{topic}.json").read_text())
+    assert found["machine"]["read_bandwidth"] > 0
+    assert found["machine"]["cpu_level"]
+    assert found["rows"]
+    for row in found["rows"]:
+        assert row["mistral_ext"] >= 0
