@@ -20,9 +20,9 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture(autouse=True)
-def _full_precision_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def _full_precision_sums(request: pytest.FixtureRequest) -> None:
     """cuBLAS may sum 16-bit products in 16 bits unless told not to; the oracles do not."""
-    matmul = torch.backends.cuda.matmul
-    monkeypatch.setattr(matmul, "allow_fp16_reduced_precision_reduction", False)
-    monkeypatch.setattr(matmul, "allow_bf16_reduced_precision_reduction", False)
+    if request.config.getoption("--device") != "cpu":
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
