@@ -26,7 +26,7 @@ ConfigValue to_config_value(py::handle object) {
   if (py::isinstance<py::bool_>(object)) return {py::cast<bool>(object)};
   if (py::isinstance<py::int_>(object)) {
     int overflow = 0;
-    const long long x = PyLong_AsLongLongAndOverflow(object.ptr(), &overflow);
+    const auto x = PyLong_AsLongLongAndOverflow(object.ptr(), &overflow);
     if (overflow == 0) return {static_cast<int64_t>(x)};
     return {py::cast<double>(object)};
   }

@@ -87,8 +87,9 @@ class SharedWeights::Walk {
   py::object child(py::handle parent, const Name& name, const char* role) {
     PyObject* modules = lookup(parent, names_.modules);
     PyObject* module = modules == nullptr ? nullptr : lookup(modules, name);
-    if (module == nullptr || module == Py_None)
+    if (module == nullptr || module == Py_None) {
       throw Fallback{std::string("no module ") + name.text};
+    }
     return checked(module, name.text, role);
   }
 
@@ -161,10 +162,9 @@ class SharedWeights::Walk {
     }
     const at::Tensor& tensor = THPVariable_Unpack(weight);
     check_uniform(name.text, tensor);
-    if (!slot->weight().is_same(tensor)) {
+    // The same tensor with another shape had its storage swapped: set_weight says so.
+    if (!slot->weight().is_same(tensor) || slot->weight().sizes() != slot->shape()) {
       slot->set_weight(tensor);
-    } else if (slot->weight().sizes() != slot->shape()) {
-      slot->set_weight(tensor);  // a storage swap changed the shape: let it say so
     }
     return attributes;
   }

@@ -92,7 +92,7 @@ class BlockMask {
     const int64_t end = args_.end_key(query) - begin_;
     const int64_t to = end < columns ? end : columns;
     for (int64_t j = 0; j < kAttentionKeys; ++j) {
-      out[j] = (j >= from) & (j < to) ? 0.0f : kNegativeInfinity;
+      out[j] = ((j >= from) & (j < to)) ? 0.0f : kNegativeInfinity;
     }
     if (keys_differ_) {
       for (int64_t j = 0; j < columns; ++j) out[j] += key_bias_[j];

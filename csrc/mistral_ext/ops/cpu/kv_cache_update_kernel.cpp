@@ -15,7 +15,7 @@ using kernels::cpu::CacheWrite;
 bool rows_together(const at::Tensor& x) { return x.stride(3) == 1 || x.size(3) == 1; }
 
 CacheWrite describe(const at::Tensor& cache, const at::Tensor& tokens) {
-  const auto bytes = static_cast<int64_t>(cache.element_size());
+  const int64_t bytes = cache.element_size();
   return {.cache = static_cast<char*>(cache.mutable_data_ptr()),
           .cache_batch_stride = cache.stride(0) * bytes,
           .cache_head_stride = cache.stride(1) * bytes,
