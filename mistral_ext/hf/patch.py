@@ -1,9 +1,9 @@
 """Lets transformers hand out our classes under its own names, for programs that name neither."""
 
+import gc
 import sys
 from types import ModuleType, TracebackType
 
-import mistral_ext.hf
 from mistral_ext.hf.convert import OURS
 
 
@@ -35,7 +35,7 @@ def patch() -> _Patched:
 
     Also as `with mistral_ext.patch(): ...`.
     """
-    before = {theirs: getattr(_places(theirs)[-1], theirs.__name__) for theirs in OURS}
+    before = {theirs: getattr(_package(theirs), theirs.__name__) for theirs in OURS}
     _set(OURS)
     return _Patched(before)
 
@@ -46,16 +46,26 @@ def unpatch() -> None:
 
 
 def _set(classes: dict[type, type]) -> None:
+    top = _transformers()
     for theirs, ours in classes.items():
-        for place in _places(theirs):
+        for place in (*top, _package(theirs)):
             setattr(place, theirs.__name__, ours)
 
 
-def _places(theirs: type) -> list[ModuleType]:
-    """Where AutoModelForCausalLM, pipelines and `from transformers import ...` look a class up.
+def _package(theirs: type) -> ModuleType:
+    """transformers.models.<model_type>, where AutoModelForCausalLM and pipelines look."""
+    return sys.modules[theirs.__module__.rpartition(".")[0]]
 
-    transformers puts another module object in its own place while it loads, and programs may hold
-    either.
+
+def _transformers() -> list[ModuleType]:
+    """Every module object `transformers`.
+
+    While it loads, transformers puts another one in its own place; a program holds the one that was
+    there when it imported transformers, and nothing but the garbage collector still knows that one.
     """
-    package = theirs.__module__.rpartition(".")[0]
-    return [mistral_ext.hf.transformers, sys.modules["transformers"], sys.modules[package]]
+    current = sys.modules["transformers"]
+    return [
+        module
+        for module in gc.get_objects()
+        if type(module) is type(current) and module.__name__ == current.__name__
+    ]

@@ -21,6 +21,8 @@ from mistral_ext import (
     shard_mistral_lm_params,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # Sums of some hundred products in another order.
 RELATIVE = 1e-4
 

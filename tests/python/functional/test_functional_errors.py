@@ -12,6 +12,8 @@ from mistral_ext import (
     shard_mistral_lm_params,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture
 def hf_model(device):

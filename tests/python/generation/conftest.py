@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from twins import Twins, make_twins
+from helpers.twins import Twins, make_twins
 
 
 @pytest.fixture(autouse=True)

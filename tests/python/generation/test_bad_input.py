@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from twins import VOCAB_SIZE, Twins, prompts
+from helpers.twins import VOCAB_SIZE, Twins, prompts
 
 from mistral_ext import _C
 

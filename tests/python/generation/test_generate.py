@@ -5,7 +5,7 @@ import threading
 
 import pytest
 import torch
-from twins import PAD, VOCAB_SIZE, Twins, prompts
+from helpers.twins import PAD, VOCAB_SIZE, Twins, prompts
 
 from mistral_ext import _C
 

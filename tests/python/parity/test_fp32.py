@@ -9,6 +9,8 @@ from helpers.runs import chunk_lengths, largest_difference, logits_of, make_batc
 
 import mistral_ext
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # What the project promises. Sums of some hundred products in another order stay ten times below.
 TOLERANCE = 1e-4
 

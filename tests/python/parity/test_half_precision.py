@@ -12,6 +12,8 @@ from helpers.runs import chunk_lengths, logits_of, make_batch, rms_error
 
 import mistral_ext
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # What the project promises: RMS errors over the logits of unpadded positions.
 FACTOR = 1.1
 
