@@ -13,7 +13,7 @@ import mistral_ext
 from mistral_ext.cli import smollm2
 from mistral_ext.cli.errors import UsageError
 
-PROMPT = "Once upon a time"
+PROMPT = "Once upon a time, a cat"
 NEW_TOKENS = 128
 ROUNDS = 2
 
