@@ -51,7 +51,7 @@ test-cpp: build-tests
 	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure --no-tests=error
 
 test-python: build
-	$(BIN)/python -m pytest tests/python
+	$(BIN)/python -m pytest
 
 lint: setup
 	$(BIN)/python tools/lint.py

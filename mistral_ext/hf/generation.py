@@ -37,7 +37,8 @@ PROCESSORS = (
 # applies them where it samples alone.
 WARPERS = PROCESSORS[3:]
 
-# What the loop feeds the model; any other argument of forward needs Hugging Face's loop.
+# What the loop feeds the model, or may leave; any other argument of forward needs Hugging Face's
+# loop.
 MODEL_ARGUMENTS = frozenset(
     {
         "attention_mask",
@@ -46,6 +47,7 @@ MODEL_ARGUMENTS = frozenset(
         "logits_to_keep",
         "past_key_values",
         "position_ids",
+        "tokenizer",  # the stopping criteria have what they need of it
         "use_cache",
     }
 )

@@ -27,6 +27,7 @@ HARMLESS_ARGUMENTS = frozenset(
         "output_attentions",
         "output_hidden_states",
         "shift_labels",
+        "tokenizer",  # which generate hands down where a stopping criterion needs it
     }
 )
 

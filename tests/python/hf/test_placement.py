@@ -1,0 +1,114 @@
+"""Where and in what dtype a model lives: device maps, meta devices, casts, resized embeddings."""
+
+import pytest
+import torch
+import transformers
+from helpers.compare import assert_close_to_scale, assert_ran
+from helpers.generation import PLAIN
+from helpers.models import random_ids, small_model
+
+import mistral_ext
+
+accelerate = pytest.importorskip("accelerate")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    small_model("window").save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def ids():
+    return random_ids(2, 11)
+
+
+@pytest.mark.parametrize("device_map", ["auto", "balanced", "sequential", {"": "cpu"}], ids=str)
+def test_a_device_map_of_one_device_stays_native(folder, device_map, ids):
+    if torch.cuda.is_available() and device_map != {"": "cpu"}:
+        pytest.skip("several devices to map to")
+    model = mistral_ext.MistralForCausalLM.from_pretrained(folder, device_map=device_map)
+    assert_close_to_scale(model(ids).logits, small_model("window")(ids).logits)
+    assert_ran(model, "native")
+    assert torch.equal(model.generate(ids, **PLAIN), small_model("window").generate(ids, **PLAIN))
+    assert mistral_ext.path_report(model).generation.path == "native"
+
+
+def test_a_layer_on_disk_is_loaded_by_its_hook(folder, tmp_path, ids):
+    places = {"model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1": "disk"}
+    places |= {"model.layers.2": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu"}
+    places["lm_head"] = "cpu"
+    model = mistral_ext.MistralForCausalLM.from_pretrained(
+        folder, device_map=places, offload_folder=str(tmp_path / "disk")
+    )
+    expected = small_model("window")
+    with torch.no_grad():
+        assert_close_to_scale(model(ids).logits, expected(ids).logits)
+    assert_ran(model, "module")
+    assert torch.equal(model.generate(ids, **PLAIN), expected.generate(ids, **PLAIN))
+    assert mistral_ext.path_report(model).generation.path == "python"
+
+
+def test_empty_weights_are_filled_by_accelerate(folder, ids):
+    config = transformers.AutoConfig.from_pretrained(folder)
+    with accelerate.init_empty_weights():
+        model = mistral_ext.MistralForCausalLM(config)
+    assert model.lm_head.weight.is_meta
+    model = accelerate.load_checkpoint_and_dispatch(model, str(folder), device_map={"": "cpu"})
+    assert_close_to_scale(model.eval()(ids).logits, small_model("window")(ids).logits)
+
+
+def test_a_model_made_on_the_meta_device_takes_a_state_dict(ids):
+    hf_model = small_model("tied")
+    with torch.device("meta"):
+        model = mistral_ext.MistralForCausalLM(hf_model.config)
+    assert mistral_ext.path_report(model).path == "module"
+    model.load_state_dict(hf_model.state_dict(), assign=True)
+    model.tie_weights()
+    # Which a checkpoint does not hold; from_pretrained makes it anew.
+    model.model.rotary_emb = type(model.model.rotary_emb)(config=model.config)
+    model.set_attn_implementation("mistral_ext")
+    assert_close_to_scale(model.eval()(ids).logits, hf_model(ids).logits)
+    assert_ran(model, "native")
+
+
+@pytest.mark.parametrize("cast", ["half", "bfloat16", "double", "float"])
+def test_casts_are_as_near_to_fp32_as_hugging_faces(cast, ids, device):
+    exact = small_model(device=device).double()(ids.to(device)).logits
+    errors, dtypes = [], []
+    for make in (mistral_ext.from_hf, lambda model: model):
+        model = getattr(make(small_model(device=device)), cast)()
+        logits = model(ids.to(device)).logits
+        dtypes.append(logits.dtype)
+        errors.append((logits.double() - exact).square().mean().sqrt().item())
+    assert dtypes[0] == dtypes[1]
+    # 1.1 is the contract's; the rest is what so few numbers leave to chance. The rotary angles are
+    # fp32 in either class, and need not be rounded alike.
+    assert errors[0] <= 1.25 * errors[1] + 1e-6 * exact.abs().max().item()
+
+
+def test_moves_to_another_device_and_back(ids, device):
+    model = mistral_ext.from_hf(small_model("window"))
+    before = model(ids).logits
+    model.to(device)
+    assert_close_to_scale(model(ids.to(device)).logits.cpu(), before)
+    model.cpu()
+    assert_close_to_scale(model(ids).logits, before)
+    assert_ran(model, "native")
+
+
+@pytest.mark.parametrize("size", [120, 60])
+@pytest.mark.parametrize("name", ["gqa", "tied"])
+def test_resized_embeddings_generate_as_hugging_faces(name, size, device):
+    ids = random_ids(2, 7, vocab_size=60).to(device)
+    outputs = []
+    for make in (lambda model: model, mistral_ext.from_hf):
+        model = make(small_model(name, device=device))
+        model(ids)
+        torch.manual_seed(0)
+        model.resize_token_embeddings(size)
+        outputs.append(model.generate(ids, **PLAIN))
+        assert model.config.vocab_size == size
+        assert model(ids).logits.shape[-1] == size
+    assert torch.equal(*outputs)
+    assert mistral_ext.path_report(model).generation.path == "native"
