@@ -161,5 +161,45 @@ def generate(
     cache: KVCache | None = None,
     generator: Generator | None = None,
     on_step: Callable[[Tensor, Tensor], Tensor | None] | None = None,
+    on_overlength: Callable[[int], None] | None = None,
     config: GenerationConfig,
 ) -> GenerateOutput: ...
+
+class BeamSearchConfig:
+    def __init__(
+        self,
+        *,
+        num_beams: int = 4,
+        num_return_sequences: int = 1,
+        length_penalty: float = 1.0,
+        early_stopping: bool | str = False,
+    ) -> None: ...
+
+class BeamSearchOutput:
+    @property
+    def sequences(self) -> Tensor: ...
+    @property
+    def sequences_scores(self) -> Tensor: ...
+    @property
+    def beam_indices(self) -> Tensor: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def scores(self) -> list[Tensor]: ...
+    @property
+    def logits(self) -> list[Tensor]: ...
+
+def beam_search(
+    model: MistralForCausalLM,
+    *,
+    input_ids: Tensor | None = None,
+    inputs_embeds: Tensor | None = None,
+    attention_mask: Tensor | None = None,
+    position_ids: Tensor | None = None,
+    cache: KVCache | None = None,
+    generator: Generator | None = None,
+    on_step: Callable[[Tensor, Tensor], Tensor | None] | None = None,
+    on_overlength: Callable[[int], None] | None = None,
+    config: GenerationConfig,
+    beams: BeamSearchConfig,
+) -> BeamSearchOutput: ...

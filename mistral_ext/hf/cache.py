@@ -16,7 +16,7 @@ class MistralCacheLayer(CacheLayerMixin):
     keys, values: [batch, kv_heads, kept, head_dim], oldest token first, or None while empty. Under
         a sliding window W at most the last W - 1 tokens are kept, as in transformers. They are
         views of the C++ buffer where its slots are in order: clone them to keep them beyond the
-        next call of the model. Both can be assigned.
+        next call of the model or reorder_cache. Both can be assigned.
     """
 
     is_croppable = True
@@ -232,6 +232,10 @@ class MistralCache(Cache):
         )
         for layer in self.layers:
             layer.settled().update(nothing, nothing)
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        """Row i becomes row beam_idx[i], int64 [rows]; a row that stays is not copied."""
+        self.settled().select_rows(beam_idx)
 
     def crop(self, tokens_to_remove: int) -> None:
         """Drops the last -tokens_to_remove tokens; a positive number is how many to keep.

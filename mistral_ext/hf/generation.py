@@ -37,6 +37,15 @@ PROCESSORS = (
 # applies them where it samples alone.
 WARPERS = PROCESSORS[3:]
 
+# The methods of a model that Hugging Face's loop calls at each step: one that a subclass overrides
+# must be called.
+SAMPLING_STEPS = (
+    "prepare_inputs_for_generation",
+    "_has_unfinished_sequences",
+    "_prefill",
+    "_update_model_kwargs_for_generation",
+)
+
 # What the loop feeds the model, or may leave; any other argument of forward needs Hugging Face's
 # loop.
 MODEL_ARGUMENTS = frozenset(
@@ -60,6 +69,21 @@ class LoopPlan:
     obstacle: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)  # of _C.GenerationConfig
     criteria: list[Any] = field(default_factory=list)  # what Python decides after each step
+    lengths: list[MaxLengthCriteria] = field(default_factory=list)
+
+    def stop(self, sequences: torch.Tensor) -> torch.Tensor | None:
+        """Which of the sequences, int64 [rows, length], the criteria end: bool [rows]."""
+        if not self.criteria:
+            return None
+        rows = torch.zeros(len(sequences), dtype=torch.bool, device=sequences.device)
+        for criterion in self.criteria:
+            rows = rows | criterion(sequences, None)
+        return rows
+
+    def overlength(self, length: int) -> None:
+        """Gives Hugging Face's warning about sequences that are longer than the model's limit."""
+        for criterion in self.lengths:
+            criterion(torch.empty(1, length, dtype=torch.long), None)
 
 
 def plan_loop(
@@ -71,15 +95,33 @@ def plan_loop(
     model_kwargs: dict[str, Any],
 ) -> LoopPlan:
     """What `_sample` is asked for, for C++. Processors and criteria are known by exact type."""
+    plan = plan_settings(
+        logits_processor, stopping_criteria, generation_config, synced_gpus, model_kwargs, 1
+    )
+    if plan.criteria and not plan.arguments.get("eos_token_ids") and len(input_ids) > 1:
+        # Hugging Face's loop then goes on filling a row that a criterion stopped.
+        plan.obstacle = plan.obstacle or "rows are stopped one by one without eos_token_id"
+    return plan
+
+
+def plan_settings(
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: Any,
+    synced_gpus: bool,
+    model_kwargs: dict[str, Any],
+    min_tokens_to_keep: int,
+) -> LoopPlan:
+    """What sampling and beam search have in common.
+
+    min_tokens_to_keep: what the C++ loop's warpers leave at least.
+    """
     obstacle = _obstacle(generation_config, synced_gpus, model_kwargs)
     if obstacle:
         return LoopPlan(obstacle)
     plan = LoopPlan()
-    _read_processors(plan, logits_processor, generation_config.do_sample)
     _read_criteria(plan, stopping_criteria)
-    if plan.criteria and not plan.arguments.get("eos_token_ids") and len(input_ids) > 1:
-        # Hugging Face's loop then goes on filling a row that a criterion stopped.
-        plan.obstacle = plan.obstacle or "rows are stopped one by one without eos_token_id"
+    _read_processors(plan, logits_processor, generation_config.do_sample, min_tokens_to_keep)
     if plan.criteria and generation_config.output_scores:
         plan.obstacle = "a stopping criterion may read the scores"
     pad = generation_config._pad_token_tensor
@@ -121,7 +163,10 @@ def _obstacle(generation_config: Any, synced_gpus: bool, model_kwargs: dict[str,
     return ""
 
 
-def _read_processors(plan: LoopPlan, processors: LogitsProcessorList, do_sample: bool) -> None:
+def _read_processors(
+    plan: LoopPlan, processors: LogitsProcessorList, do_sample: bool, min_tokens_to_keep: int
+) -> None:
+    ends = set(plan.arguments.get("eos_token_ids", ()))
     last = -1
     for processor in processors:
         kind = type(processor)
@@ -133,9 +178,10 @@ def _read_processors(plan: LoopPlan, processors: LogitsProcessorList, do_sample:
             return
         last = PROCESSORS.index(kind)
         unusual = (
-            getattr(processor, "min_tokens_to_keep", 1) != 1
+            getattr(processor, "min_tokens_to_keep", min_tokens_to_keep) != min_tokens_to_keep
             or getattr(processor, "filter_value", -float("inf")) != -float("inf")
             or getattr(processor, "prompt_ignore_length", None)
+            or (hasattr(processor, "eos_token_id") and set(_ids(processor)) != ends)
         )
         if unusual:
             plan.obstacle = f"the logits processor {kind.__name__} has settings that C++ lacks"
@@ -158,20 +204,23 @@ def _read_processors(plan: LoopPlan, processors: LogitsProcessorList, do_sample:
             plan.arguments["min_p"] = processor.min_p
 
 
+def _ids(owner: Any) -> list[int]:
+    return [int(token) for token in owner.eos_token_id]
+
+
 def _read_criteria(plan: LoopPlan, criteria: StoppingCriteriaList) -> None:
     ends: set[int] = set()
-    lengths = []
     for criterion in criteria:
         if type(criterion) is MaxLengthCriteria:
-            lengths.append(criterion.max_length)
+            plan.lengths.append(criterion)
         elif type(criterion) is EosTokenCriteria:
-            ends.update(int(token) for token in criterion.eos_token_id)
+            ends.update(_ids(criterion))
         else:
             plan.criteria.append(criterion)
-    if not lengths:
+    if not plan.lengths:
         plan.obstacle = plan.obstacle or "no greatest length is given"
         return
-    plan.arguments["max_length"] = min(lengths)
+    plan.arguments["max_length"] = min(criterion.max_length for criterion in plan.lengths)
     plan.arguments["eos_token_ids"] = sorted(ends)
 
 
@@ -186,10 +235,7 @@ def run_loop(
     """Runs the plan; returns what `_sample` does. The cache then lacks only the last token."""
 
     def on_step(tokens: torch.Tensor, sequences: torch.Tensor) -> torch.Tensor | None:
-        stops = None
-        for criterion in plan.criteria:
-            rows = criterion(sequences, None)
-            stops = rows if stops is None else stops | rows
+        stops = plan.stop(sequences)
         if streamer is not None:
             streamer.put(tokens.cpu())
         return stops
@@ -203,6 +249,7 @@ def run_loop(
         position_ids=model_kwargs.get("position_ids"),
         cache=cache.settled(),
         on_step=on_step if plan.criteria or streamer is not None else None,
+        on_overlength=plan.overlength,
         config=_C.GenerationConfig(**plan.arguments),
     )
     if streamer is not None:

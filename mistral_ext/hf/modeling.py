@@ -22,7 +22,7 @@ from transformers import (
     MistralForCausalLM as HFMistralForCausalLM,
 )
 from transformers.cache_utils import Cache, DynamicCache
-from transformers.generation import GenerateDecoderOnlyOutput
+from transformers.generation import GenerateBeamDecoderOnlyOutput, GenerateDecoderOnlyOutput
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.ministral import modeling_ministral
 from transformers.models.ministral3 import modeling_ministral3
@@ -30,8 +30,9 @@ from transformers.models.mistral import modeling_mistral
 from transformers.utils import can_return_tuple, logging
 
 from mistral_ext.hf.attention import ATTENTION
+from mistral_ext.hf.beam_search import BEAM_STEPS, plan_beam_search, run_beam_search
 from mistral_ext.hf.cache import MistralCache
-from mistral_ext.hf.generation import plan_loop, run_loop
+from mistral_ext.hf.generation import SAMPLING_STEPS, LoopPlan, plan_loop, run_loop
 from mistral_ext.hf.modules import install_modules, native_types
 from mistral_ext.hf.native import (
     NativeModel,
@@ -274,17 +275,7 @@ class NativeCausalLM:
             synced_gpus,
             model_kwargs,
         )
-        obstacle = plan.obstacle or model_obstacle(self, native) or call_obstacle(self)
-        if not obstacle and self._has_own_steps():
-            obstacle = "a method that generate calls at each step is overridden"
-        cache = model_kwargs.get("past_key_values")
-        if not obstacle and cache.windows != native.windows:
-            obstacle = "past_key_values keeps other windows than the layers have"
-        runs_in_cpp = not obstacle and forced_path() != "module"
-        native.last_generation = (
-            Choice("native") if runs_in_cpp else Choice("python", obstacle or "it is forced")
-        )
-        if not runs_in_cpp:
+        if not self._takes_cpp_loop(native, plan, model_kwargs, SAMPLING_STEPS):
             return super()._sample(
                 input_ids,
                 logits_processor,
@@ -294,31 +285,66 @@ class NativeCausalLM:
                 streamer,
                 **model_kwargs,
             )
-        self._warn_beyond_training_length(
-            input_ids, model_kwargs.get("inputs_embeds"), model_kwargs["past_key_values"]
-        )
         return run_loop(native.model, plan, input_ids, generation_config, streamer, model_kwargs)
 
-    # wraps keeps the signatures, which generate reads.
-    @functools.wraps(GenerationMixin._beam_search)
-    def _beam_search(self, *args: Any, **kwargs: Any) -> Any:
-        native_model(self).last_generation = Choice("python", "beam search is asked for")
-        return super()._beam_search(*args, **kwargs)
+    def _beam_search(
+        self,
+        input_ids: torch.LongTensor,
+        logits_processor: LogitsProcessorList,
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        synced_gpus: bool = False,
+        **model_kwargs: Any,
+    ) -> GenerateBeamDecoderOnlyOutput | torch.LongTensor:
+        """Beam search and beam sampling in C++ where everything asked for is known there.
 
+        Otherwise Hugging Face's loop over forward; see _sample.
+        """
+        native = native_model(self)
+        plan = plan_beam_search(
+            input_ids,
+            logits_processor,
+            stopping_criteria,
+            generation_config,
+            synced_gpus,
+            model_kwargs,
+        )
+        if not self._takes_cpp_loop(native, plan, model_kwargs, BEAM_STEPS):
+            return super()._beam_search(
+                input_ids,
+                logits_processor,
+                stopping_criteria,
+                generation_config,
+                synced_gpus,
+                **model_kwargs,
+            )
+        return run_beam_search(native.model, plan, input_ids, generation_config, model_kwargs)
+
+    # wraps keeps the signature, which generate reads.
     @functools.wraps(GenerationMixin._assisted_decoding)
     def _assisted_decoding(self, *args: Any, **kwargs: Any) -> Any:
         native_model(self).last_generation = Choice("python", "assisted decoding is asked for")
         return super()._assisted_decoding(*args, **kwargs)
 
-    def _has_own_steps(self) -> bool:
-        """Whether a subclass changed what the inherited loop calls at each step."""
+    def _takes_cpp_loop(
+        self, native: NativeModel, plan: LoopPlan, model_kwargs: dict[str, Any], steps: Any
+    ) -> bool:
+        """Notes in `native` which loop runs, and why. steps: the methods it calls at each step."""
+        obstacle = plan.obstacle or model_obstacle(self, native) or call_obstacle(self)
         own = type(self)
-        return (
-            own.prepare_inputs_for_generation is not GenerationMixin.prepare_inputs_for_generation
-            or own._update_model_kwargs_for_generation
-            is not GenerationMixin._update_model_kwargs_for_generation
-            or own.forward is not NativeCausalLM.forward
+        if not obstacle and (
+            own.forward is not NativeCausalLM.forward
+            or any(getattr(own, n, None) is not getattr(GenerationMixin, n, None) for n in steps)
+        ):
+            obstacle = "a method that generate calls at each step is overridden"
+        cache = model_kwargs.get("past_key_values")
+        if not obstacle and cache.windows != native.windows:
+            obstacle = "past_key_values keeps other windows than the layers have"
+        in_cpp = not obstacle and forced_path() != "module"
+        native.last_generation = (
+            Choice("native") if in_cpp else Choice("python", obstacle or "it is forced")
         )
+        return in_cpp
 
     def _valid_auto_compile_criteria(self, *args: Any, **kwargs: Any) -> bool:
         return False  # the native path needs no compilation, and generate must not start one

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "mistral_ext/bindings/bindings.h"
+#include "mistral_ext/bindings/generation_arguments.h"
 #include "mistral_ext/generation/generate.h"
 
 namespace py = pybind11;
@@ -14,10 +15,7 @@ namespace {
 
 using generation::GenerateOutput;
 using generation::GenerationConfig;
-using generation::Step;
 
-// Runs without the GIL; takes it for the callback and, after each pass of the model, to let Ctrl-C
-// in.
 GenerateOutput generate(const std::shared_ptr<models::MistralForCausalLM>& model,
                         const std::optional<at::Tensor>& input_ids,
                         const std::optional<at::Tensor>& inputs_embeds,
@@ -26,26 +24,10 @@ GenerateOutput generate(const std::shared_ptr<models::MistralForCausalLM>& model
                         const std::shared_ptr<cache::KVCache>& cache,
                         const std::optional<at::Generator>& generator,
                         const py::object& on_step,
+                        const py::object& on_overlength,
                         const GenerationConfig& config) {
-  generation::GenerateInputs inputs;
-  inputs.input_ids = input_ids.value_or(at::Tensor());
-  inputs.inputs_embeds = inputs_embeds.value_or(at::Tensor());
-  inputs.attention_mask = attention_mask.value_or(at::Tensor());
-  inputs.position_ids = position_ids.value_or(at::Tensor());
-  inputs.cache = cache.get();
-
-  generation::Callbacks callbacks;
-  callbacks.check_interrupt = [] {
-    const py::gil_scoped_acquire gil;
-    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-  };
-  if (!on_step.is_none()) {
-    callbacks.on_step = [&on_step](const Step& step) {
-      const py::gil_scoped_acquire gil;
-      const py::object rows = on_step(step.tokens, step.sequences);
-      return rows.is_none() ? at::Tensor() : py::cast<at::Tensor>(rows);
-    };
-  }
+  const auto inputs = make_inputs(input_ids, inputs_embeds, attention_mask, position_ids, cache);
+  const auto callbacks = make_callbacks(on_step, on_overlength);
   return generation::generate(*model, inputs, config, callbacks, generator);
 }
 
@@ -133,6 +115,7 @@ void bind_generation(py::module_& m) {
       py::arg("cache") = py::none(),
       py::arg("generator") = py::none(),
       py::arg("on_step") = py::none(),
+      py::arg("on_overlength") = py::none(),
       py::arg("config"),
       "Generates token by token in C++, with the GIL released.\n\n"
       "  input_ids       int64 [batch, prompt]; where the cache holds tokens, all tokens from the\n"
@@ -143,7 +126,10 @@ void bind_generation(py::module_& m) {
       "  cache           KVCache, continued and appended to\n"
       "  generator       torch.Generator, drawn from where config has no seed\n"
       "  on_step         called as on_step(tokens, sequences) after each step with int64 [batch]\n"
-      "                  and [batch, length]; returns None or bool [batch], the rows to stop\n\n"
+      "                  and [batch, length]; returns None or bool [batch], the rows to stop\n"
+      "  on_overlength   called once as on_overlength(length) when the sequences have outgrown "
+      "the\n"
+      "                  model's max_position_embeddings; None: a UserWarning\n\n"
       "Ctrl-C raises KeyboardInterrupt between two passes of the model.");
 }
 

@@ -4,6 +4,7 @@
 
 namespace mistral_ext::bindings {
 
+void bind_beam_search(pybind11::module_& m);
 void bind_config(pybind11::module_& m);
 void bind_cache(pybind11::module_& m);
 void bind_generation(pybind11::module_& m);

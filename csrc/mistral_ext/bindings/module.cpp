@@ -20,4 +20,5 @@ PYBIND11_MODULE(_C, m) {
   mistral_ext::bindings::bind_cache(m);
   mistral_ext::bindings::bind_model(m);
   mistral_ext::bindings::bind_generation(m);
+  mistral_ext::bindings::bind_beam_search(m);
 }

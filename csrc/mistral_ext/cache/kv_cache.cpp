@@ -33,7 +33,14 @@ void KVCache::record_past(bool record) {
 }
 
 void KVCache::select_rows(const at::Tensor& indices) {
-  for (auto& layer : layers_) layer.select_rows(indices);
+  // To the host once, where its layers look at it.
+  const bool same_number = indices.dim() == 1 && indices.size(0) == batch_size();
+  const auto rows = same_number ? indices.to(at::kCPU) : indices;
+  for (auto& layer : layers_) layer.select_rows(rows);
+}
+
+void KVCache::move_rows(std::span<const RowMove> moves) {
+  for (auto& layer : layers_) layer.move_rows(moves);
 }
 
 void KVCache::repeat_rows(int64_t repeats) {

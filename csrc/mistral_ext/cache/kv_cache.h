@@ -33,6 +33,7 @@ class KVCache {
   void drop_last(int64_t tokens);
   void record_past(bool record = true);
   void select_rows(const at::Tensor& indices);
+  void move_rows(std::span<const RowMove> moves);
   void repeat_rows(int64_t repeats);
   void reset();
 

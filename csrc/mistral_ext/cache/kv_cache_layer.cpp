@@ -94,6 +94,7 @@ void KVCacheLayer::ensure_capacity(int64_t slots, const at::Tensor& like) {
   key_ = std::move(key);
   value_ = std::move(value);
   start_ = 0;
+  borrowed_ = false;
 }
 
 // A buffer that a graph still refers to must not be written into, and one made in inference mode
@@ -101,9 +102,13 @@ void KVCacheLayer::ensure_capacity(int64_t slots, const at::Tensor& like) {
 void KVCacheLayer::make_writable() {
   if (!key_.defined()) return;
   const bool frozen = key_.is_inference() && !c10::InferenceMode::is_enabled();
-  if (!requires_grad() && !frozen) return;
+  if (requires_grad() || frozen) copy_buffers();
+}
+
+void KVCacheLayer::copy_buffers() {
   key_ = key_.detach().clone();
   value_ = value_.detach().clone();
+  borrowed_ = false;
 }
 
 void KVCacheLayer::write(const at::Tensor& key, const at::Tensor& value) {
@@ -129,6 +134,7 @@ KVCacheLayer::KeyValue KVCacheLayer::concatenate(const at::Tensor& key, const at
   value_ = all_value.narrow(2, all - keep, keep);
   start_ = 0;
   stored_ = keep;
+  borrowed_ = true;
   return {swap_heads(all_key), swap_heads(all_value)};
 }
 
@@ -180,6 +186,7 @@ void KVCacheLayer::assign(const at::Tensor& key, const at::Tensor& value, int64_
   start_ = 0;
   stored_ = key.size(2);
   seen_ = seen;
+  borrowed_ = true;
   if (!records_past_) trim();
 }
 
@@ -223,15 +230,52 @@ void KVCacheLayer::drop_last(int64_t tokens) {
 
 void KVCacheLayer::select_rows(const at::Tensor& indices) {
   if (!key_.defined()) return;
+  if (indices.dim() == 1 && indices.size(0) == batch_size()) {
+    const auto sources = indices.to(at::kCPU, at::kLong).contiguous();
+    const auto moves =
+        plan_row_moves({sources.const_data_ptr<int64_t>(), static_cast<size_t>(sources.numel())});
+    if (moves.empty()) return;
+    if (!borrowed_ && !requires_grad()) {
+      move_rows(moves);
+      return;
+    }
+  }
   const auto rows = indices.to(key_.device());
   key_ = key_.index_select(0, rows);
   value_ = value_.index_select(0, rows);
+  borrowed_ = false;
+}
+
+void KVCacheLayer::move_rows(std::span<const RowMove> moves) {
+  if (!key_.defined() || moves.empty()) return;
+  make_writable();
+  if (borrowed_) copy_buffers();
+  const int64_t oldest = seen_ - stored_;
+  for (const auto& buffer : {key_, value_}) {
+    at::Tensor scratch;
+    const auto row = [&](int64_t index) {
+      return index == kScratchRow ? scratch : buffer.select(0, index);
+    };
+    for (const auto& move : moves) {
+      if (move.to == kScratchRow) {
+        scratch = row(move.from).clone();
+        continue;
+      }
+      const int64_t skipped = std::clamp<int64_t>(move.first_token - oldest, 0, stored_);
+      const int64_t count = stored_ - skipped;
+      const int64_t slot = (start_ + skipped) % capacity();
+      const int64_t before_wrap = std::min(count, capacity() - slot);
+      copy_slots(row(move.from), row(move.to), slot, before_wrap);
+      copy_slots(row(move.from), row(move.to), 0, count - before_wrap);
+    }
+  }
 }
 
 void KVCacheLayer::repeat_rows(int64_t repeats) {
   if (!key_.defined()) return;
   key_ = key_.repeat_interleave(repeats, 0);
   value_ = value_.repeat_interleave(repeats, 0);
+  borrowed_ = false;
 }
 
 void KVCacheLayer::reset() {

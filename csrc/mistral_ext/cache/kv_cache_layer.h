@@ -3,6 +3,9 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <span>
+
+#include "mistral_ext/cache/row_moves.h"
 
 namespace mistral_ext::cache {
 
@@ -90,8 +93,10 @@ class KVCacheLayer {
   void record_past(bool record = true);
   bool records_past() const { return records_past_; }
 
-  // Batch rows: row i becomes the old row indices[i]. int64, any device.
+  // Batch rows: row i becomes the old row indices[i]. int64, any device. Where their number stays,
+  // rows move in place, and one that stays is not touched.
   void select_rows(const at::Tensor& indices);
+  void move_rows(std::span<const RowMove> moves);
   void repeat_rows(int64_t repeats);
 
   // Empties the cache and keeps the memory.
@@ -103,6 +108,7 @@ class KVCacheLayer {
   void check_fits(const at::Tensor& key, const at::Tensor& value) const;
   void ensure_capacity(int64_t slots, const at::Tensor& like);
   void make_writable();
+  void copy_buffers();
   void write(const at::Tensor& key, const at::Tensor& value);
   KeyValue concatenate(const at::Tensor& key, const at::Tensor& value);
   void trim();
@@ -114,7 +120,8 @@ class KVCacheLayer {
   int64_t start_ = 0;   // slot of the oldest stored one
   int64_t reserved_ = 0;
   bool records_past_ = false;
-  at::Tensor key_;  // [batch, kv_heads, capacity, head_dim]
+  bool borrowed_ = false;  // others may hold the buffers: rows must not move in them
+  at::Tensor key_;         // [batch, kv_heads, capacity, head_dim]
   at::Tensor value_;
 };
 

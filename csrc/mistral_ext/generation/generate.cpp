@@ -1,102 +1,17 @@
 #include "mistral_ext/generation/generate.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
-#include <memory>
-#include <optional>
 
 #include "mistral_ext/core/check.h"
+#include "mistral_ext/generation/feeder.h"
 #include "mistral_ext/generation/growing_columns.h"
 #include "mistral_ext/generation/sampler.h"
 
 namespace mistral_ext::generation {
 namespace {
-
-// New tokens the cache has room for from the start; beyond, it doubles. A generous max_length thus
-// costs no memory that is not used.
-constexpr int64_t kReservedTokens = 512;
-
-// Feeds the model: the prompt, then a token at a time.
-class Feeder {
- public:
-  Feeder(models::MistralForCausalLM& model,
-         const Prompt& prompt,
-         cache::KVCache& cache,
-         const std::function<void()>& check_interrupt)
-      : model_(model), prompt_(prompt), cache_(cache), check_interrupt_(check_interrupt) {
-    if (prompt.attention_mask.defined()) {
-      mask_.emplace(prompt.attention_mask);
-      visible_ = at::ones({1}, prompt.attention_mask.options());
-    }
-  }
-
-  // Each returns the logits of the last position, [batch, vocab_size].
-  at::Tensor feed_prompt(int64_t chunk_size) {
-    if (chunk_size == 0) chunk_size = prompt_.fed;
-    int64_t begin = 0;
-    for (; begin + chunk_size < prompt_.fed; begin += chunk_size) {
-      model_.model().forward(prompt_part(begin, chunk_size));
-      interruption_point();
-    }
-    const auto logits = last_logits(prompt_part(begin, prompt_.fed - begin));
-    if (prompt_.position_ids.defined()) {
-      // Of its own memory: it counts on in place.
-      position_ = prompt_.position_ids.narrow(1, prompt_.fed - 1, 1).clone();
-    }
-    return logits;
-  }
-
-  // tokens: int64 [batch, 1]
-  at::Tensor feed(const at::Tensor& tokens) {
-    models::ModelInputs inputs;
-    inputs.input_ids = tokens;
-    inputs.cache = &cache_;
-    if (mask_) {
-      mask_->append(visible_);
-      inputs.attention_mask = mask_->all();
-    }
-    if (position_.defined()) inputs.position_ids = position_.add_(1);
-    return last_logits(inputs);
-  }
-
- private:
-  models::ModelInputs prompt_part(int64_t begin, int64_t count) {
-    models::ModelInputs inputs;
-    inputs.cache = &cache_;
-    if (prompt_.inputs_embeds.defined()) {
-      inputs.inputs_embeds = prompt_.inputs_embeds.narrow(1, begin, count);
-    } else {
-      inputs.input_ids = prompt_.input_ids.narrow(1, begin, count);
-    }
-    if (mask_) inputs.attention_mask = mask_->first(prompt_.past + begin + count);
-    if (prompt_.position_ids.defined()) {
-      inputs.position_ids = prompt_.position_ids.narrow(1, begin, count);
-    }
-    return inputs;
-  }
-
-  at::Tensor last_logits(const models::ModelInputs& inputs) {
-    auto logits = model_.forward(inputs, /*logits_to_keep=*/1).logits.select(1, 0);
-    interruption_point();
-    return logits;
-  }
-
-  void interruption_point() {
-    if (check_interrupt_) check_interrupt_();
-  }
-
-  models::MistralForCausalLM& model_;
-  const Prompt& prompt_;
-  cache::KVCache& cache_;
-  const std::function<void()>& check_interrupt_;
-  std::optional<GrowingColumns> mask_;
-  at::Tensor visible_;   // bool [1]
-  at::Tensor position_;  // int64 [batch|1, 1], of the last token fed
-};
 
 // Which rows have ended.
 class StopTracker {
@@ -147,12 +62,18 @@ class StopTracker {
   at::Tensor stopped_;  // bool [batch], on the CPU
 };
 
-void warn_beyond_positions(const models::MistralForCausalLM& model, int64_t length) {
-  const int64_t most = model.config().max_position_embeddings;
-  if (length <= most) return;
-  TORCH_WARN_ONCE("generate: the sequence has grown beyond the model's max_position_embeddings (",
-                  most,
-                  "); what follows may be of poor quality");
+void check_pad_token(const GenerationConfig& config, int64_t batch, int64_t vocab_size) {
+  if (config.eos_token_ids.empty() || batch == 1) return;
+  MISTRAL_EXT_CHECK(
+      config.pad_token_id.has_value(),
+      "generate: pad_token_id must be given with eos_token_ids and a batch of {}, got "
+      "none",
+      batch);
+  const int64_t pad_token_id = config.pad_token_id.value_or(-1);
+  MISTRAL_EXT_CHECK(pad_token_id >= 0 && pad_token_id < vocab_size,
+                    "generate: pad_token_id must be in [0, {}), got {}",
+                    vocab_size,
+                    pad_token_id);
 }
 
 }  // namespace
@@ -166,17 +87,12 @@ GenerateOutput generate(models::MistralForCausalLM& model,
   const at::NoGradGuard no_grad;
   config.validate();
   const Prompt prompt = prepare_prompt(model, inputs, config);
-  const int64_t prompt_length = prompt.sequences.size(1);
-  Sampler sampler(config, generator, prompt_length, model.device());
+  check_pad_token(config, prompt.batch, model.config().vocab_size);
+  Sampler sampler(config, generator, prompt.sequences.size(1), model.device());
 
-  std::unique_ptr<cache::KVCache> own_cache;
-  if (inputs.cache == nullptr) own_cache = std::make_unique<cache::KVCache>(model.config());
-  cache::KVCache& cache = inputs.cache == nullptr ? *own_cache : *inputs.cache;
-  cache.reserve(prompt.past + prompt.fed +
-                std::min(prompt.max_length - prompt_length - 1, kReservedTokens));
-
-  Feeder feeder(model, prompt, cache, callbacks.check_interrupt);
+  Feeder feeder(model, prompt, inputs.cache, callbacks.check_interrupt);
   StopTracker tracker(config, prompt.batch);
+  LengthWatch watch(model.config(), callbacks);
   GrowingColumns sequences(prompt.sequences);
   GenerateOutput output;
   for (auto logits = feeder.feed_prompt(config.prefill_chunk_size);;
@@ -191,8 +107,9 @@ GenerateOutput generate(models::MistralForCausalLM& model,
       const auto rows = callbacks.on_step({tokens, sequences.all()});
       if (rows.defined()) tracker.mark(rows);
     }
-    if (tracker.all_stopped() || sequences.length() >= prompt.max_length) break;
-    warn_beyond_positions(model, sequences.length());
+    if (sequences.length() >= prompt.max_length) break;
+    watch.reached(sequences.length());
+    if (tracker.all_stopped()) break;
   }
   output.sequences = sequences.all().contiguous();
   output.stopped = tracker.stopped();

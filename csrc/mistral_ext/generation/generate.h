@@ -3,29 +3,15 @@
 #include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
 
-#include <functional>
 #include <optional>
 #include <vector>
 
+#include "mistral_ext/generation/callbacks.h"
 #include "mistral_ext/generation/generation_config.h"
 #include "mistral_ext/generation/prompt.h"
 #include "mistral_ext/models/mistral_for_causal_lm.h"
 
 namespace mistral_ext::generation {
-
-// One step, as a callback sees it. Both tensors are on the model's device.
-struct Step {
-  at::Tensor tokens;     // int64 [batch], the new ones; padding in rows that had ended
-  at::Tensor sequences;  // int64 [batch, length], all so far
-};
-
-struct Callbacks {
-  // After each step. Returns bool [batch], the rows to stop, or an undefined tensor for none.
-  std::function<at::Tensor(const Step&)> on_step;
-  // After each pass of the model; throws where the caller wants to leave. The cache then holds
-  // whole tokens.
-  std::function<void()> check_interrupt;
-};
 
 struct GenerateOutput {
   at::Tensor sequences;  // int64 [batch, prompt + steps]

@@ -48,20 +48,6 @@ void check_embeds(const at::Tensor& embeds,
                     c10::toString(embeds.scalar_type()));
 }
 
-void check_pad_token(const GenerationConfig& config, int64_t batch, int64_t vocab_size) {
-  if (config.eos_token_ids.empty() || batch == 1) return;
-  MISTRAL_EXT_CHECK(
-      config.pad_token_id.has_value(),
-      "generate: pad_token_id must be given with eos_token_ids and a batch of {}, got "
-      "none",
-      batch);
-  const int64_t pad_token_id = config.pad_token_id.value_or(-1);
-  MISTRAL_EXT_CHECK(pad_token_id >= 0 && pad_token_id < vocab_size,
-                    "generate: pad_token_id must be in [0, {}), got {}",
-                    vocab_size,
-                    pad_token_id);
-}
-
 int64_t choose_max_length(const GenerationConfig& config, int64_t prompt) {
   constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
   if (config.max_new_tokens) return prompt + std::min(*config.max_new_tokens, kMost - prompt);
@@ -147,7 +133,6 @@ Prompt prepare_prompt(const models::MistralForCausalLM& model,
   MISTRAL_EXT_CHECK(prompt.batch > 0,
                     "generate: inputs_embeds must have at least one row, got shape {}",
                     c10::str(inputs.inputs_embeds.sizes()));
-  check_pad_token(config, prompt.batch, vocab_size);
   prompt.max_length = choose_max_length(config, prompt.sequences.size(1));
 
   prompt.past = inputs.cache == nullptr ? 0 : inputs.cache->seen();
@@ -165,6 +150,19 @@ Prompt prepare_prompt(const models::MistralForCausalLM& model,
     prompt.input_ids = prompt.sequences.narrow(1, cached, prompt.fed);
   }
   add_mask_and_positions(inputs, device, prompt);
+  return prompt;
+}
+
+Prompt repeat_rows(Prompt prompt, int64_t repeats) {
+  const auto repeat = [repeats](at::Tensor& rows) {
+    if (rows.defined()) rows = rows.repeat_interleave(repeats, 0);
+  };
+  repeat(prompt.sequences);
+  repeat(prompt.input_ids);
+  repeat(prompt.inputs_embeds);
+  repeat(prompt.attention_mask);
+  if (prompt.position_ids.defined() && prompt.position_ids.size(0) > 1) repeat(prompt.position_ids);
+  prompt.batch *= repeats;
   return prompt;
 }
 

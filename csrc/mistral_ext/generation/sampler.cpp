@@ -12,7 +12,6 @@
 #include "mistral_ext/core/check.h"
 
 namespace mistral_ext::generation {
-namespace {
 
 std::optional<at::Generator> choose_generator(const GenerationConfig& config,
                                               const std::optional<at::Generator>& given,
@@ -30,8 +29,6 @@ std::optional<at::Generator> choose_generator(const GenerationConfig& config,
   return seeded;
 }
 
-}  // namespace
-
 Sampler::Sampler(const GenerationConfig& config,
                  const std::optional<at::Generator>& generator,
                  int64_t prompt_length,
@@ -46,7 +43,7 @@ Sampler::Sampler(const GenerationConfig& config,
 at::Tensor Sampler::next_tokens(const at::Tensor& input_ids,
                                 const at::Tensor& logits,
                                 at::Tensor* scores) {
-  const auto processed = processor_.process(input_ids, logits);
+  const auto processed = processor_.process(input_ids, input_ids.size(1), logits);
   if (do_sample_) return draw(processed, scores);
   if (scores != nullptr) *scores = processed;
   return greedy(processed);

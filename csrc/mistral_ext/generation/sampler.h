@@ -11,12 +11,17 @@
 
 namespace mistral_ext::generation {
 
+// What sampling draws from: one of config.seed where sampling has a seed, else the one given.
+// Nothing: the device's default one. Throws ValueError where the one given is another device's.
+std::optional<at::Generator> choose_generator(const GenerationConfig& config,
+                                              const std::optional<at::Generator>& given,
+                                              const at::Device& device);
+
 // Picks the next token of each row: the likeliest, or one drawn. With the same scores, seed and
 // device the tokens are those of torch.argmax and torch.multinomial.
 class Sampler {
  public:
-  // generator: where config.seed is absent; neither: the device's default one. Throws ValueError
-  // where the generator is another device's.
+  // generator: see choose_generator.
   Sampler(const GenerationConfig& config,
           const std::optional<at::Generator>& generator,
           int64_t prompt_length,

@@ -98,7 +98,7 @@ TEST(Sampler, DrawsAlikeWithAndWithoutTheShortCut) {
     torch::Tensor plain_scores;
     torch::Tensor scores;
     const auto expected =
-        plain_draw(processor, processor.process(ids, logits), generator, plain_scores);
+        plain_draw(processor, processor.process(ids, ids.size(1), logits), generator, plain_scores);
     EXPECT_TRUE(torch::equal(sampler.next_tokens(ids, logits, &scores), expected));
     EXPECT_TRUE(torch::equal(scores, plain_scores));
   }

@@ -1,7 +1,10 @@
 """Which loop generate runs for what the C++ loop lacks; the tokens are Hugging Face's anyway."""
 
+import logging
+
 import pytest
 import torch
+import transformers
 from helpers.models import random_ids, small_model
 from transformers import (
     LogitsProcessorList,
@@ -62,8 +65,6 @@ def test_warpers_given_to_greedy_decoding_show_in_its_scores(warper, device):
 @pytest.mark.parametrize(
     ("call", "reason"),
     [
-        ({"num_beams": 3}, "beam search"),
-        ({"num_beams": 2, "num_return_sequences": 2, "do_sample": True}, "beam search"),
         ({"no_repeat_ngram_size": 2}, "NoRepeatNGramLogitsProcessor"),
         ({"cache_implementation": "static"}, "StaticCache"),
         ({"use_cache": False}, "use_cache is off"),
@@ -91,3 +92,24 @@ def test_assisted_decoding_rolls_the_cache_back(name, draft, device):
     report = mistral_ext.path_report(model)
     assert "assisted decoding" in report.generation.reason
     assert report.last_forward.path == "native"
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+@pytest.mark.parametrize("length", [10, 11, 12, 13, 20])
+def test_warns_of_the_models_length_where_hugging_face_does(length, beams, device, monkeypatch):
+    logger = transformers.generation.stopping_criteria.logger
+    said = []
+    monkeypatch.setattr(logger, "warning_once", said.append)
+    hf_model = small_model("gqa", device=device, eos_token_id=None, max_position_embeddings=12)
+    model = mistral_ext.from_hf(hf_model)
+    forward_logger = logging.getLogger(mistral_ext.hf.modeling.__name__)
+    monkeypatch.setattr(forward_logger, "warning_once", pytest.fail, raising=False)
+    ids = random_ids(2, 9).to(device)
+    warnings = []
+    for each in (hf_model, model):
+        said.clear()
+        each.generate(ids, max_length=length, num_beams=beams, do_sample=False, pad_token_id=0)
+        warnings.append(set(said))
+    assert warnings[0] == warnings[1]
+    assert bool(warnings[1]) == (length > 13)
+    assert mistral_ext.path_report(model).generation.path == "native"

@@ -181,10 +181,11 @@ def test_a_hook_moves_the_loop_to_python(pair, device):
     assert torch.equal(hooked, plain)
 
 
-def test_beams_run_hugging_faces_loop_with_its_result(pair, device):
+def test_beams_run_the_cpp_loop_with_hugging_faces_result(pair, device):
     ids, mask = prompt(device)
     results = [
         m.generate(ids, attention_mask=mask, max_new_tokens=10, num_beams=3, do_sample=False)
         for m in pair
     ]
     assert torch.equal(*results)
+    assert mistral_ext.path_report(pair[1]).generation.path == "native"

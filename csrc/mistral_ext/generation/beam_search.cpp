@@ -1,0 +1,144 @@
+#include "mistral_ext/generation/beam_search.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/gather.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/multinomial.h>
+#include <ATen/ops/softmax.h>
+
+#include <algorithm>
+
+#include "mistral_ext/core/check.h"
+#include "mistral_ext/generation/beam_state.h"
+#include "mistral_ext/generation/feeder.h"
+#include "mistral_ext/generation/highest.h"
+#include "mistral_ext/generation/logits_processor.h"
+#include "mistral_ext/generation/sampler.h"
+
+namespace mistral_ext::generation {
+namespace {
+
+// Tokens that each beam of a prompt may offer: enough that one remains if the others are ends.
+int64_t tokens_a_beam(const GenerationConfig& config) {
+  return std::max<int64_t>(2, std::ssize(config.eos_token_ids) + 1);
+}
+
+// Picks a step's continuations out of all beams of a prompt together.
+class ContinuationPicker {
+ public:
+  ContinuationPicker(const GenerationConfig& config,
+                     const std::optional<at::Generator>& generator,
+                     int64_t continuations,
+                     const at::Device& device)
+      : do_sample_(config.do_sample),
+        continuations_(continuations),
+        device_(device),
+        generator_(choose_generator(config, generator, device)) {}
+
+  // scores: fp32 [batch, num_beams * vocab_size], contiguous. Drawn ones are in the order in which
+  // they were drawn.
+  Highest::Found pick(const at::Tensor& scores) {
+    if (!do_sample_) return highest_.find(scores, continuations_, device_);
+    const auto drawn =
+        at::multinomial(at::softmax(scores, -1), continuations_, /*replacement=*/false, generator_);
+    return {at::gather(scores, 1, drawn), drawn};
+  }
+
+ private:
+  bool do_sample_;
+  int64_t continuations_;
+  at::Device device_;
+  std::optional<at::Generator> generator_;
+  Highest highest_;
+};
+
+// bool [batch * continuations], on the CPU: which of those proposed end a sequence.
+at::Tensor find_ended(const BeamState& state,
+                      const GenerationConfig& config,
+                      const Callbacks& callbacks,
+                      int64_t max_length) {
+  const auto tokens = state.proposed_tokens();
+  const auto on_host = tokens.cpu();
+  const auto* token = on_host.const_data_ptr<int64_t>();
+  auto ended = at::empty(tokens.sizes(), at::kBool);
+  auto* ends = ended.mutable_data_ptr<bool>();
+  const bool is_last = state.length() + 1 >= max_length;
+  for (int64_t i = 0; i < tokens.numel(); ++i) {
+    ends[i] =
+        is_last || std::ranges::find(config.eos_token_ids, token[i]) != config.eos_token_ids.end();
+  }
+  if (!callbacks.on_step) return ended;
+  const auto rows = callbacks.on_step({tokens, state.proposed_sequences()});
+  if (!rows.defined()) return ended;
+  MISTRAL_EXT_CHECK(rows.sizes() == ended.sizes() && rows.scalar_type() == at::kBool,
+                    "beam_search: on_step must return bool {}, got {} {}",
+                    c10::str(ended.sizes()),
+                    c10::toString(rows.scalar_type()),
+                    c10::str(rows.sizes()));
+  return ended.logical_or_(rows.cpu());
+}
+
+}  // namespace
+
+BeamSearchOutput beam_search(models::MistralForCausalLM& model,
+                             const GenerateInputs& inputs,
+                             const GenerationConfig& config,
+                             const BeamSearchConfig& beams,
+                             const Callbacks& callbacks,
+                             const std::optional<at::Generator>& generator) {
+  const at::NoGradGuard no_grad;
+  config.validate();
+  beams.validate();
+  Prompt prompt = prepare_prompt(model, inputs, config);
+  const int64_t batch = prompt.batch;
+  const int64_t num_beams = beams.num_beams;
+  const int64_t vocab_size = model.config().vocab_size;
+  MISTRAL_EXT_CHECK(tokens_a_beam(config) <= vocab_size,
+                    "beam_search: eos_token_ids must be fewer than the vocabulary's {} tokens, got "
+                    "{}",
+                    vocab_size,
+                    config.eos_token_ids.size());
+  const int64_t continuations = tokens_a_beam(config) * num_beams;
+  const auto device = model.device();
+  const LogitsProcessor processor(config, prompt.sequences.size(1), device, tokens_a_beam(config));
+  ContinuationPicker picker(config, generator, continuations, device);
+  BeamState state(beams, prompt.sequences, continuations, prompt.max_length, vocab_size, device);
+
+  // Beams of one prompt that come with rows of their own may differ from the first token on.
+  const bool have_rows = prompt.past > 0 && inputs.cache->batch_size() == batch * num_beams;
+  if (have_rows) prompt = repeat_rows(std::move(prompt), num_beams);
+  const int64_t shared = have_rows ? 0 : prompt.past + prompt.fed;
+  Feeder feeder(model, prompt, inputs.cache, callbacks.check_interrupt);
+  LengthWatch watch(model.config(), callbacks);
+  BeamSearchOutput output;
+  auto logits = feeder.feed_prompt(config.prefill_chunk_size);
+  if (!have_rows) {
+    logits = logits.repeat_interleave(num_beams, 0);
+    feeder.repeat_rows(num_beams);
+  }
+  for (;; logits = feeder.feed(state.last_tokens())) {
+    logits = logits.to(at::kFloat);
+    if (config.output_logits) output.logits.push_back(logits);
+    const auto tokens = processor.reads_tokens() ? state.sequences() : at::Tensor();
+    auto scores = processor.process(tokens, state.length(), at::log_softmax(logits, -1));
+    if (config.do_sample) scores = processor.warp(scores);
+    if (config.output_scores) output.scores.push_back(scores);
+
+    scores = scores.view({batch, num_beams, vocab_size}) + state.scores().unsqueeze(-1);
+    state.propose(picker.pick(scores.view({batch, num_beams * vocab_size})));
+    state.decide(find_ended(state, config, callbacks, prompt.max_length));
+    ++output.steps;
+    if (state.length() < prompt.max_length) watch.reached(state.length());
+    // A cache of its own is not needed any more.
+    if (state.is_done() && inputs.cache == nullptr) break;
+    feeder.cache().move_rows(state.row_moves(shared));
+    if (state.is_done()) break;
+  }
+  output.sequences = state.best_sequences(config.pad_token_id.value_or(-1));
+  output.sequences_scores = state.best_scores();
+  output.beam_indices = state.best_beam_indices();
+  return output;
+}
+
+}  // namespace mistral_ext::generation

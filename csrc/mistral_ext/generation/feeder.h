@@ -1,0 +1,51 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "mistral_ext/generation/growing_columns.h"
+#include "mistral_ext/generation/prompt.h"
+#include "mistral_ext/models/mistral_for_causal_lm.h"
+
+namespace mistral_ext::generation {
+
+// Feeds the model: the prompt, then a token of each row at a time.
+class Feeder {
+ public:
+  // prompt and check_interrupt must outlive it.
+  //   cache: continued where it is given; otherwise one of its own.
+  Feeder(models::MistralForCausalLM& model,
+         const Prompt& prompt,
+         cache::KVCache* cache,
+         const std::function<void()>& check_interrupt);
+
+  // Each returns the logits of the last position, [rows, vocab_size]. First comes the prompt.
+  //   chunk_size: tokens in one pass; 0: all.
+  at::Tensor feed_prompt(int64_t chunk_size);
+  // tokens: int64 [rows, 1]
+  at::Tensor feed(const at::Tensor& tokens);
+
+  // Once the prompt is fed: each row stands `repeats` times from now on, one after another.
+  void repeat_rows(int64_t repeats);
+
+  cache::KVCache& cache() { return *cache_; }
+
+ private:
+  models::ModelInputs prompt_part(int64_t begin, int64_t count);
+  at::Tensor last_logits(const models::ModelInputs& inputs);
+  void interruption_point();
+
+  models::MistralForCausalLM& model_;
+  const Prompt& prompt_;
+  std::unique_ptr<cache::KVCache> own_cache_;
+  cache::KVCache* cache_;
+  const std::function<void()>& check_interrupt_;
+  std::optional<GrowingColumns> mask_;
+  at::Tensor visible_;   // bool [1]
+  at::Tensor position_;  // int64 [rows|1, 1], of the last token fed
+};
+
+}  // namespace mistral_ext::generation
