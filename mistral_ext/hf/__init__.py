@@ -10,8 +10,20 @@ if tuple(int(part) for part in transformers.__version__.split(".")[:2]) < MINIMU
         f" {transformers.__version__}"
     )
 
+from mistral_ext.hf.backbone import Ministral3Model, MinistralModel, MistralModel  # noqa: E402
 from mistral_ext.hf.cache import MistralCache, MistralCacheLayer  # noqa: E402
 from mistral_ext.hf.convert import from_hf  # noqa: E402
+from mistral_ext.hf.heads import (  # noqa: E402
+    Ministral3ForQuestionAnswering,
+    Ministral3ForSequenceClassification,
+    Ministral3ForTokenClassification,
+    MinistralForQuestionAnswering,
+    MinistralForSequenceClassification,
+    MinistralForTokenClassification,
+    MistralForQuestionAnswering,
+    MistralForSequenceClassification,
+    MistralForTokenClassification,
+)
 from mistral_ext.hf.modeling import (  # noqa: E402
     Ministral3ForCausalLM,
     MinistralForCausalLM,
@@ -24,10 +36,22 @@ from mistral_ext.hf.path import Choice, PathReport, use_path  # noqa: E402
 __all__ = [
     "Choice",
     "Ministral3ForCausalLM",
+    "Ministral3ForQuestionAnswering",
+    "Ministral3ForSequenceClassification",
+    "Ministral3ForTokenClassification",
+    "Ministral3Model",
     "MinistralForCausalLM",
+    "MinistralForQuestionAnswering",
+    "MinistralForSequenceClassification",
+    "MinistralForTokenClassification",
+    "MinistralModel",
     "MistralCache",
     "MistralCacheLayer",
     "MistralForCausalLM",
+    "MistralForQuestionAnswering",
+    "MistralForSequenceClassification",
+    "MistralForTokenClassification",
+    "MistralModel",
     "PathReport",
     "from_hf",
     "patch",

@@ -5,30 +5,40 @@ from typing import Any
 
 from torch import nn
 
+from mistral_ext.hf import backbone, heads, modeling
 from mistral_ext.hf.attention import ATTENTION
-from mistral_ext.hf.modeling import (
-    HFMinistral3ForCausalLM,
-    HFMinistralForCausalLM,
-    HFMistralForCausalLM,
-    Ministral3ForCausalLM,
-    MinistralForCausalLM,
-    MistralForCausalLM,
-    NativeCausalLM,
-)
+from mistral_ext.hf.backbone import NativeModule
 from mistral_ext.hf.native import capturing_hook
 
-OURS: dict[type, type[NativeCausalLM]] = {
-    HFMistralForCausalLM: MistralForCausalLM,
-    HFMinistralForCausalLM: MinistralForCausalLM,
-    HFMinistral3ForCausalLM: Ministral3ForCausalLM,
+# Each of our classes by Hugging Face's of the same name, the second of its bases.
+OURS: dict[type[nn.Module], type[NativeModule]] = {
+    ours.__bases__[1]: ours
+    for ours in (
+        backbone.MistralModel,
+        backbone.MinistralModel,
+        backbone.Ministral3Model,
+        modeling.MistralForCausalLM,
+        modeling.MinistralForCausalLM,
+        modeling.Ministral3ForCausalLM,
+        heads.MistralForSequenceClassification,
+        heads.MinistralForSequenceClassification,
+        heads.Ministral3ForSequenceClassification,
+        heads.MistralForTokenClassification,
+        heads.MinistralForTokenClassification,
+        heads.Ministral3ForTokenClassification,
+        heads.MistralForQuestionAnswering,
+        heads.MinistralForQuestionAnswering,
+        heads.Ministral3ForQuestionAnswering,
+    )
 }
 
 
-def from_hf(hf_model: nn.Module) -> NativeCausalLM:
+def from_hf(hf_model: nn.Module) -> NativeModule:
     """Our model around the parameters of a live transformers model: nothing is copied.
 
-    hf_model: a transformers MistralForCausalLM, MinistralForCausalLM or Ministral3ForCausalLM, of
-        any dtype and device, tied or not, in training or not.
+    hf_model: a transformers MistralForCausalLM, MistralModel, MistralForSequenceClassification,
+        MistralForTokenClassification or MistralForQuestionAnswering, or Ministral's or Ministral3's
+        class of that kind, of any dtype and device, tied or not, in training or not.
 
     The result holds the same Parameter objects, so what is done to them through either model is
     seen by both; replacing a parameter or a module in one of them is not. Buffers, training mode
@@ -42,8 +52,9 @@ def from_hf(hf_model: nn.Module) -> NativeCausalLM:
     ours = kind if kind in OURS.values() else OURS.get(kind)
     if ours is None:
         raise TypeError(
-            "from_hf: hf_model must be a transformers MistralForCausalLM, MinistralForCausalLM or"
-            f" Ministral3ForCausalLM, got {kind.__module__}.{kind.__qualname__}{_hint(hf_model)}"
+            "from_hf: hf_model must be a transformers model of Mistral, Ministral or Ministral3"
+            " (MistralForCausalLM, MistralModel, MistralForSequenceClassification, ...), got"
+            f" {kind.__module__}.{kind.__qualname__}{_hint(hf_model)}"
         )
     known = {cls for classes in ours._native_types.values() for cls in classes}
     for name, module in hf_model.named_modules():
@@ -54,8 +65,8 @@ def from_hf(hf_model: nn.Module) -> NativeCausalLM:
     config._attn_implementation = ATTENTION
     model = _twin(hf_model, hf_model.config, config)
     model.__class__ = ours
-    model.__dict__.pop("_native", None)
-    model.generation_config = copy.deepcopy(hf_model.generation_config)
+    if getattr(hf_model, "generation_config", None) is not None:
+        model.generation_config = copy.deepcopy(hf_model.generation_config)
     model._take_over()
     return model
 
@@ -98,7 +109,8 @@ def _twin(module: nn.Module, old_config: Any, new_config: Any) -> nn.Module:
         twin.__dict__[name] = value.copy() if isinstance(value, dict | set) else value
     for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
         twin.__dict__[hooks].clear()
-    twin.__dict__.pop("_output_capturing_hooks_installed", None)
+    for name in ("_output_capturing_hooks_installed", "_native"):
+        twin.__dict__.pop(name, None)
     if module.__dict__.get("config") is old_config:
         twin.__dict__["config"] = new_config
     for name, child in module._modules.items():

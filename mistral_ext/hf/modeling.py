@@ -1,6 +1,5 @@
 """The causal language models: Hugging Face's classes, run by the C++ model wherever it can."""
 
-import copy
 import functools
 from typing import Any
 
@@ -9,7 +8,6 @@ from transformers import (
     GenerationConfig,
     GenerationMixin,
     LogitsProcessorList,
-    PreTrainedConfig,
     StoppingCriteriaList,
 )
 from transformers import (
@@ -24,18 +22,21 @@ from transformers import (
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerateBeamDecoderOnlyOutput, GenerateDecoderOnlyOutput
 from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.models.ministral import modeling_ministral
-from transformers.models.ministral3 import modeling_ministral3
-from transformers.models.mistral import modeling_mistral
-from transformers.utils import can_return_tuple, logging
+from transformers.utils import can_return_tuple
 
-from mistral_ext.hf.attention import ATTENTION
+from mistral_ext.hf.backbone import (
+    Ministral3Model,
+    MinistralModel,
+    MistralModel,
+    NativeBackbone,
+    NativeModule,
+)
 from mistral_ext.hf.beam_search import BEAM_STEPS, plan_beam_search, run_beam_search
 from mistral_ext.hf.cache import MistralCache
 from mistral_ext.hf.generation import SAMPLING_STEPS, LoopPlan, plan_loop, run_loop
-from mistral_ext.hf.modules import install_modules, native_types
 from mistral_ext.hf.native import (
     NativeModel,
+    backbone_of,
     call_obstacle,
     model_obstacle,
     native_model,
@@ -43,10 +44,8 @@ from mistral_ext.hf.native import (
 )
 from mistral_ext.hf.path import Choice, PathReport, choose, forced_path
 
-logger = logging.get_logger(__name__)
 
-
-class NativeCausalLM:
+class NativeCausalLM(NativeModule):
     """What our classes add to Hugging Face's: forward and generate in C++.
 
     Parameters, configuration, loading, saving, tying and everything else are inherited. The
@@ -54,16 +53,6 @@ class NativeCausalLM:
     of from_pretrained, set_attn_implementation, or a configuration that names one): then Hugging
     Face's modules run with that attention.
     """
-
-    def __init__(self, config: PreTrainedConfig, *args: Any, **kwargs: Any) -> None:
-        super().__init__(config, *args, **kwargs)
-        self._take_over()
-
-    def _take_over(self) -> None:
-        """Makes ours what Hugging Face's constructor, or from_hf, has put together."""
-        install_modules(self)
-        # What modules read from the configuration once, when they were made.
-        self.__dict__.setdefault("_made_from", copy.deepcopy(self.config.to_dict()))
 
     @can_return_tuple
     def forward(
@@ -129,11 +118,7 @@ class NativeCausalLM:
         kwargs: dict[str, Any],
     ) -> CausalLMOutputWithPast:
         cache: MistralCache | None = inputs.pop("past_key_values")
-        if cache is not None and cache.windows != native.windows:
-            raise ValueError(
-                f"past_key_values must keep the windows {native.windows} of this model's layers,"
-                f" got {cache.windows}"
-            )
+        native.check_windows(cache)
         tokens = inputs["input_ids"] if inputs["inputs_embeds"] is None else inputs["inputs_embeds"]
         keep = inputs["logits_to_keep"]
         if isinstance(keep, torch.Tensor):
@@ -155,30 +140,6 @@ class NativeCausalLM:
             past_key_values=cache if keep_cache else None,
             hidden_states=tuple(layers) if hidden_states else None,
         )
-
-    def _warn_beyond_training_length(
-        self,
-        input_ids: torch.Tensor | None,
-        inputs_embeds: torch.Tensor | None,
-        cache: Cache | None,
-    ) -> None:
-        tokens = input_ids if inputs_embeds is None else inputs_embeds
-        longest = self.config.max_position_embeddings
-        if type(cache) is not MistralCache and cache is not None:
-            return  # another cache may have to wait for the device to know its length
-        if tokens is None or tokens.dim() < 2:
-            return
-        past = 0 if cache is None else cache.get_seq_length()
-        if longest is not None and past + tokens.shape[1] > longest:
-            logger.warning_once(
-                f"The sequence goes beyond max_position_embeddings = {longest}, the longest that"
-                " the model was made for; its predictions may be worse there."
-            )
-
-    def _makes_caches(self) -> bool:
-        """Whether a cache made for this model now is ours, or Hugging Face's own, or none."""
-        checkpoints = getattr(self.model, "gradient_checkpointing", False) and self.model.training
-        return self.config._attn_implementation == ATTENTION and not checkpoints
 
     def create_cache(
         self, batch_size: int | None = None, max_length: int | None = None
@@ -229,14 +190,6 @@ class NativeCausalLM:
             return_dict=True,
         )
         return output.logits[:, -1]
-
-    def _check_and_adjust_attn_implementation(
-        self, attn_implementation: str | None, *args: Any, **kwargs: Any
-    ) -> str:
-        # None is what transformers itself takes for "nobody asked".
-        return super()._check_and_adjust_attn_implementation(
-            ATTENTION if attn_implementation is None else attn_implementation, *args, **kwargs
-        )
 
     def _prepare_cache_for_generation(
         self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
@@ -352,17 +305,17 @@ class NativeCausalLM:
 
 class MistralForCausalLM(NativeCausalLM, HFMistralForCausalLM, GenerationMixin):
     __doc__ = NativeCausalLM.__doc__
-    _native_types = native_types(modeling_mistral, "Mistral")
+    _native_types = MistralModel._native_types
 
 
 class MinistralForCausalLM(NativeCausalLM, HFMinistralForCausalLM, GenerationMixin):
     __doc__ = NativeCausalLM.__doc__
-    _native_types = native_types(modeling_ministral, "Ministral")
+    _native_types = MinistralModel._native_types
 
 
 class Ministral3ForCausalLM(NativeCausalLM, HFMinistral3ForCausalLM, GenerationMixin):
     __doc__ = NativeCausalLM.__doc__
-    _native_types = native_types(modeling_ministral3, "Ministral3")
+    _native_types = Ministral3Model._native_types
 
 
 def _positions(indices: torch.Tensor, length: int) -> torch.Tensor:
@@ -379,11 +332,14 @@ def path_report(model: torch.nn.Module, **call: Any) -> PathReport:
     Raises TypeError where the model is not one of ours; RuntimeError where the native path is
     forced and cannot be taken.
     """
-    if not isinstance(model, NativeCausalLM):
+    if not isinstance(model, NativeModule):
         raise TypeError(
-            "path_report: model must be a mistral_ext model (MistralForCausalLM,"
-            f" MinistralForCausalLM, Ministral3ForCausalLM), got {type(model).__name__}"
+            "path_report: model must be a mistral_ext model (MistralForCausalLM, MistralModel,"
+            " MistralForSequenceClassification, ..., or Ministral's, Ministral3's), got"
+            f" {type(model).__name__}"
         )
+    if not isinstance(model, NativeCausalLM | NativeBackbone):
+        model = backbone_of(model)  # a head is Python, whatever runs below it
     native = native_model(model)
     choice = choose(model_obstacle(model, native) or call_obstacle(model, **call))
     return PathReport(choice.path, choice.reason, native.last_forward, native.last_generation)

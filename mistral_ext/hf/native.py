@@ -22,11 +22,13 @@ from mistral_ext.hf.tensors import autocast_dtype, is_plain, transform
 HARMLESS_ARGUMENTS = frozenset(
     {
         "cache_position",
+        "end_positions",
         "ignore_index",
         "num_items_in_batch",
         "output_attentions",
         "output_hidden_states",
         "shift_labels",
+        "start_positions",
         "tokenizer",  # which generate hands down where a stopping criterion needs it
     }
 )
@@ -35,11 +37,12 @@ HARMLESS_ARGUMENTS = frozenset(
 class NativeModel:
     """A C++ model that shares the weights of one Python model, made when first needed.
 
-    It is held by the Python model but no part of it: deepcopy and pickle leave it behind.
+    The Python model is a causal language model or a backbone. It holds this object, which is no
+    part of it: deepcopy and pickle leave it behind.
     """
 
-    def __init__(self, causal_lm: torch.nn.Module) -> None:
-        self.owner = weakref.ref(causal_lm)
+    def __init__(self, owner: torch.nn.Module) -> None:
+        self.owner = weakref.ref(owner)
         self.model: _C.MistralForCausalLM | None = None
         self.windows: tuple[int, ...] = ()  # the keys each layer's queries see; 0 is all
         self.last_forward: Choice | None = None
@@ -58,30 +61,43 @@ class NativeModel:
         Nothing that is done to the Python model between two calls is missed: the configuration is
         compared and every module looked at each time.
         """
-        causal_lm = self.owner()
-        key = _key(causal_lm)
+        owner = self.owner()
+        key = _key(owner)
         with self._lock:
             if key != self._key:
-                self._build(causal_lm, key)
+                self._build(owner, key)
             if self._refusal:
                 return self._refusal
             try:
-                return self._weights.refresh(causal_lm)
+                return self._weights.refresh(owner)
             except ValueError:
                 pass  # a shape changed, as resize_token_embeddings does: once more from the start
-            self._build(causal_lm, key)
+            self._build(owner, key)
             if self._refusal:
                 return self._refusal
             try:
-                return self._weights.refresh(causal_lm)
+                return self._weights.refresh(owner)
             except ValueError as error:
                 return str(error)
 
-    def _build(self, causal_lm: torch.nn.Module, key: tuple[Any, ...]) -> None:
+    def check_windows(self, cache: MistralCache | None) -> None:
+        """Raises ValueError where the cache keeps other windows than the model's layers have."""
+        if cache is not None and cache.windows != self.windows:
+            raise ValueError(
+                f"past_key_values must keep the windows {self.windows} of this model's layers,"
+                f" got {cache.windows}"
+            )
+
+    def _build(self, owner: torch.nn.Module, key: tuple[Any, ...]) -> None:
         self._key = key
         self.model = self._weights = None
+        backbone = backbone_of(owner)
+        if "_made_from" not in backbone.__dict__:
+            kind = type(backbone)
+            self._refusal = f"model is a {kind.__module__}.{kind.__qualname__}"
+            return
         try:
-            config = _C.MistralConfig.from_dict(_fields(causal_lm))
+            config = _C.MistralConfig.from_dict(_fields(owner.config, backbone))
             self.model = _C.MistralForCausalLM(config)
             self.windows = tuple(config.layer_windows)
         except (AttributeError, ValueError) as error:
@@ -89,9 +105,9 @@ class NativeModel:
             return
         self._refusal = ""
         roles = {
-            "causal_lm": (type(causal_lm),),
+            **owner._native_types,
             "ignored_hook": capturing_hook(),
-            **causal_lm._native_types,
+            "model" if owner is backbone else "causal_lm": (type(owner),),
         }
         self._weights = _C.SharedWeights(self.model, roles)
 
@@ -100,11 +116,16 @@ def _nothing() -> None:
     return None
 
 
-def native_model(causal_lm: torch.nn.Module) -> NativeModel:
+def backbone_of(model: torch.nn.Module) -> torch.nn.Module:
+    """What stands below the model's head; the model itself where it is a backbone."""
+    return model._modules.get("model", model)
+
+
+def native_model(owner: torch.nn.Module) -> NativeModel:
     """The NativeModel of this very object: a shallow copy of a model gets its own."""
-    native = causal_lm.__dict__.get("_native")
-    if native is None or native.owner() is not causal_lm:
-        native = causal_lm.__dict__["_native"] = NativeModel(causal_lm)
+    native = owner.__dict__.get("_native")
+    if native is None or native.owner() is not owner:
+        native = owner.__dict__["_native"] = NativeModel(owner)
     return native
 
 
@@ -118,13 +139,14 @@ def capturing_hook() -> types.CodeType | None:
     return next((c for c in install.__code__.co_consts if isinstance(c, types.CodeType)), None)
 
 
-def _key(causal_lm: torch.nn.Module) -> tuple[Any, ...]:
-    """What Hugging Face's forward reads from the configuration as it runs."""
-    config = causal_lm.config
+def _key(owner: torch.nn.Module) -> tuple[Any, ...]:
+    """What Hugging Face's forward reads from the configuration as it runs; and which backbone."""
+    config, backbone = owner.config, backbone_of(owner)
     layer_types = getattr(config, "layer_types", None)
     rope = config.rope_parameters or {}
-    embedding = causal_lm._modules["model"]._modules.get("embed_tokens")
+    embedding = backbone._modules.get("embed_tokens")
     return (
+        backbone.__dict__.get("_made_from"),
         config.sliding_window,
         config.num_hidden_layers,
         None if layer_types is None else tuple(layer_types),
@@ -134,10 +156,10 @@ def _key(causal_lm: torch.nn.Module) -> tuple[Any, ...]:
     )
 
 
-def _fields(causal_lm: torch.nn.Module) -> dict[str, Any]:
+def _fields(config: Any, backbone: torch.nn.Module) -> dict[str, Any]:
     """The configuration for C++: what modules took from it when they were made, they keep."""
-    config, model = causal_lm.config, causal_lm.model
-    fields = {**causal_lm._made_from, "vocab_size": model.embed_tokens.weight.shape[0]}
+    embedding = backbone.embed_tokens
+    fields = {**backbone._made_from, "vocab_size": embedding.weight.shape[0]}
     live = config.to_dict()
     for name in ("sliding_window", "num_hidden_layers", "layer_types"):
         if name in live:
@@ -147,14 +169,14 @@ def _fields(causal_lm: torch.nn.Module) -> dict[str, Any]:
         for name in ("llama_4_scaling_beta", "original_max_position_embeddings"):
             rope[name] = config.rope_parameters.get(name)
         fields["rope_parameters"] = rope
-    fields["pad_token_id"] = model.embed_tokens.padding_idx
-    fields["rms_norm_eps"] = getattr(model.norm, "variance_epsilon", config.rms_norm_eps)
+    fields["pad_token_id"] = embedding.padding_idx
+    fields["rms_norm_eps"] = getattr(backbone.norm, "variance_epsilon", config.rms_norm_eps)
     return fields
 
 
-def model_obstacle(causal_lm: torch.nn.Module, native: NativeModel) -> str:
+def model_obstacle(owner: torch.nn.Module, native: NativeModel) -> str:
     """What keeps the C++ model from running this model, whatever a call's arguments; or ""."""
-    config, model = causal_lm.config, causal_lm._modules["model"]
+    config, model = owner.config, backbone_of(owner)
     if config._attn_implementation != ATTENTION:
         return (
             f"attn_implementation {config._attn_implementation!r} is asked for (it was given, or"
@@ -177,7 +199,7 @@ def model_obstacle(causal_lm: torch.nn.Module, native: NativeModel) -> str:
 
 
 def call_obstacle(
-    causal_lm: torch.nn.Module,
+    owner: torch.nn.Module,
     *,
     input_ids: torch.Tensor | None = None,
     attention_mask: torch.Tensor | None = None,
@@ -205,7 +227,7 @@ def call_obstacle(
             return "logits_to_keep is no plain tensor of one dimension"
     elif logits_to_keep < 0:
         return "logits_to_keep is negative"
-    config = causal_lm.config
+    config = owner.config
     if kwargs.get("output_attentions", config.output_attentions):
         return "output_attentions is asked for"
     if not isinstance(output_hidden_states(config, kwargs), bool):

@@ -28,10 +28,12 @@ class _Patched:
 def patch() -> _Patched:
     """From now on transformers gives our classes for model_type mistral, ministral, ministral3.
 
-    It sets the names MistralForCausalLM, MinistralForCausalLM and Ministral3ForCausalLM in
-    `transformers` and in `transformers.models.<model_type>`, which AutoModelForCausalLM and
-    pipelines read; nothing else changes. Classes that were imported before stay what they were, as
-    do the modules `transformers.models.<model_type>.modeling_<model_type>`.
+    It sets the names of the classes that we have (MistralForCausalLM, MistralModel,
+    MistralForSequenceClassification, MistralForTokenClassification, MistralForQuestionAnswering,
+    and Ministral's and Ministral3's) in `transformers` and in `transformers.models.<model_type>`,
+    which the Auto classes and pipelines read; nothing else changes. Classes that were imported
+    before stay what they were, as do the modules
+    `transformers.models.<model_type>.modeling_<model_type>`.
 
     Also as `with mistral_ext.patch(): ...`.
     """
@@ -53,7 +55,7 @@ def _set(classes: dict[type, type]) -> None:
 
 
 def _package(theirs: type) -> ModuleType:
-    """transformers.models.<model_type>, where AutoModelForCausalLM and pipelines look."""
+    """transformers.models.<model_type>, where the Auto classes and pipelines look."""
     return sys.modules[theirs.__module__.rpartition(".")[0]]
 
 

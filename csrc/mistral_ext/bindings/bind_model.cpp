@@ -100,10 +100,11 @@ void bind_model(py::module_& m) {
            py::arg("module_types"),
            "module_types: for each role (causal_lm, model, layers, layer, attention, rotary, mlp,\n"
            "norm, linear, embedding, activation, parameter) the tuple of classes whose arithmetic\n"
-           "C++ has; and under ignored_hook the code of hooks that need not run, or None.")
+           "C++ has; and under ignored_hook the code of hooks that need not run, or None. Without\n"
+           "causal_lm the module is the backbone, and forward needs compute_logits=False.")
       .def("refresh",
            &SharedWeights::refresh,
-           py::arg("causal_lm"),
+           py::arg("module"),
            "Shares every weight of the module as it is now. Returns why the module's own Python\n"
            "has to run instead, or an empty string. ValueError where a shape does not fit.");
 }

@@ -192,7 +192,7 @@ class SharedWeights::Walk {
 
 SharedWeights::SharedWeights(std::shared_ptr<models::MistralForCausalLM> model,
                              const py::dict& module_types)
-    : model_(std::move(model)), types_(module_types) {
+    : model_(std::move(model)), types_(module_types), has_head_(types_.contains("causal_lm")) {
   const auto slots = models::weighted_modules(*model_);
   embed_tokens_ = slots.at("model.embed_tokens.weight");
   norm_ = slots.at("model.norm.weight");
@@ -214,13 +214,13 @@ SharedWeights::SharedWeights(std::shared_ptr<models::MistralForCausalLM> model,
   }
 }
 
-std::string SharedWeights::refresh(py::handle causal_lm) {
+std::string SharedWeights::refresh(py::handle module) {
   const Names& n = Names::get();
   Walk walk(types_, model_->config());
   try {
     holds_weights_ = true;
-    const auto top = walk.checked(causal_lm, "the model", "causal_lm");
-    const auto model = walk.child(top, n.model, "model");
+    const auto top = walk.checked(module, "the model", has_head_ ? "causal_lm" : "model");
+    const auto model = has_head_ ? walk.child(top, n.model, "model") : top;
     walk.share(model, n.embed_tokens, "embedding", embed_tokens_);
     const auto list = walk.child(model, n.layers, "layers");
     PyObject* const layers = lookup(list, n.modules);
@@ -249,7 +249,7 @@ std::string SharedWeights::refresh(py::handle causal_lm) {
     }
     walk.share_norm(model, n.norm, norm_);
     walk.child(model, n.rotary_emb, "rotary");
-    walk.share(top, n.lm_head, "linear", lm_head_);
+    if (has_head_) walk.share(top, n.lm_head, "linear", lm_head_);
   } catch (const Fallback& fallback) {
     // The module may have let go of its weights (moved, sharded, quantised): they must not be kept
     // alive here.

@@ -17,6 +17,9 @@ namespace mistral_ext::bindings {
 //
 // It also finds what only Python can run: a module of another class than those named (PEFT,
 // quantisation, parametrisation), a hook, a forward replaced on the instance, active dropout.
+//
+// The module is a causal language model, or, where module_types names no class for one, the
+// backbone alone: the C++ model then has no weight for its head.
 class SharedWeights {
  public:
   SharedWeights(std::shared_ptr<models::MistralForCausalLM> model,
@@ -24,7 +27,7 @@ class SharedWeights {
 
   // Why the module's own Python has to run, or ""; in the first case no weight is held any more.
   // Throws ValueError where a shape does not fit.
-  std::string refresh(pybind11::handle causal_lm);
+  std::string refresh(pybind11::handle module);
 
  private:
   struct LayerSlots {
@@ -48,6 +51,7 @@ class SharedWeights {
   layers::WeightedModule* lm_head_;
   std::vector<LayerSlots> layer_slots_;
   std::vector<layers::WeightedModule*> slots_;  // all of these
+  bool has_head_;
   bool holds_weights_ = false;
 };
 
