@@ -11,14 +11,20 @@ from collections.abc import Generator
 import pytest
 import transformers  # noqa: F401
 
+PATCHES = os.environ.get("MISTRAL_EXT_HF_TESTS") == "ours"
 REPLACED: frozenset[type] = frozenset()
 
-if os.environ.get("MISTRAL_EXT_HF_TESTS") == "ours":
+if PATCHES:
     import mistral_ext
     from mistral_ext.hf.convert import OURS
 
     mistral_ext.patch()
     REPLACED = frozenset(OURS)
+
+
+def pytest_collection_finish() -> None:
+    if PATCHES:
+        mistral_ext.patch()  # a test helper has loaded transformers anew
 
 
 @pytest.hookimpl(wrapper=True)

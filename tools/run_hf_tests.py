@@ -7,7 +7,7 @@ folder and run there, unchanged, once with the classes of the installed transfor
 ours in their place. Prints how many passed, failed and were skipped, and each test that ended
 otherwise for ours; exits 1 where transformers' own class passes and ours does not.
 
-Needs pytest, pytest-xdist and parameterized.
+Needs pytest, pytest-xdist, parameterized and datasets.
 """
 
 import argparse
@@ -20,6 +20,8 @@ import tempfile
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import NamedTuple
+
+import transformers
 
 TOOLS = Path(__file__).resolve().parent
 MODELS = ("mistral", "ministral", "ministral3")
@@ -95,11 +97,16 @@ def main() -> int:
     parser.add_argument("-n", default="2", help="processes (pytest-xdist)")
     parser.add_argument("-k", default="", help="which tests, as pytest's -k")
     arguments = parser.parse_args()
-    if not (arguments.checkout / "tests" / "test_modeling_common.py").is_file():
-        parser.error(f"{arguments.checkout} must hold transformers' tests/test_modeling_common.py")
+    for needed in ("tests/test_modeling_common.py", "utils/test_module"):
+        if not (arguments.checkout / needed).exists():
+            parser.error(f"{arguments.checkout} must hold transformers' {needed}")
     with tempfile.TemporaryDirectory() as scratch:
         tests = Path(scratch) / "tests"
         shutil.copytree(arguments.checkout / "tests", tests)
+        # The tests import helpers from utils/, and look for the package in src/.
+        shutil.copytree(arguments.checkout / "utils", tests.parent / "utils")
+        (tests.parent / "src").mkdir()
+        (tests.parent / "src" / "transformers").symlink_to(Path(transformers.__file__).parent)
         pytest_arguments = ["-n", arguments.n, "-k", arguments.k]
         reports = [
             outcomes(run(tests, arguments.models, whose, pytest_arguments))

@@ -1,6 +1,6 @@
 """Classification and question answering: Hugging Face's heads over our backbones.
 
-Their forward is Hugging Face's own; `self.model` inside is our backbone, which runs in C++.
+Their forward is Hugging Face's own; the backbone inside, `base_model`, is ours and runs in C++.
 """
 
 from torch import nn

@@ -118,7 +118,7 @@ def _nothing() -> None:
 
 def backbone_of(model: torch.nn.Module) -> torch.nn.Module:
     """What stands below the model's head; the model itself where it is a backbone."""
-    return model._modules.get("model", model)
+    return model._modules.get(model.base_model_prefix, model)
 
 
 def native_model(owner: torch.nn.Module) -> NativeModel:

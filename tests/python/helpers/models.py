@@ -101,12 +101,16 @@ def small_model(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     seed: int = 0,
+    kind: str = "ForCausalLM",
     **changes: Any,
 ) -> PreTrainedModel:
-    """A Hugging Face model of CONFIGS[name] whose every part matters to its logits."""
+    """A Hugging Face model of CONFIGS[name] whose every part matters to its logits.
+
+    kind: of the model's class; "Model" is the one without a head.
+    """
     config = small_config(name, **changes)
     prefix = CLASSES[config.model_type]
-    model = getattr(transformers, f"{prefix}ForCausalLM")(config).eval()
+    model = getattr(transformers, f"{prefix}{kind}")(config).eval()
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         if parameter.dim() == 1:
