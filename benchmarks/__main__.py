@@ -18,6 +18,7 @@ from benchmarks import machine
 TOPICS = {
     "model": "benchmarks.model",
     "memory": "benchmarks.memory",
+    "generate": "benchmarks.generate",
     "attention": "benchmarks.ops.attention",
     "linear": "benchmarks.ops.linear",
 }
