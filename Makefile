@@ -4,6 +4,7 @@
 #   make test    the C++ tests, then the Python tests
 #   make lint    formatting, clang-tidy on what changed, ruff, the include checker
 #   make bench   the benchmarks
+#   make paths   docs/paths.md, written anew by running what it lists
 #   make wheel   a wheel in dist/
 #   make dev     an editable install in .venv
 PYTHON ?= python3
@@ -15,7 +16,7 @@ export PYTHONPATH := $(CURDIR)
 CONFIGURE = $(BIN)/cmake -S . -B $(BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(BIN)/ninja \
   -DPython_EXECUTABLE=$(BIN)/python -DMISTRAL_EXT_INPLACE=ON
 
-.PHONY: help setup build build-tests dev demo test test-cpp test-python lint bench wheel clean
+.PHONY: help setup build build-tests dev demo test test-cpp test-python lint bench paths wheel clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -58,6 +59,9 @@ lint: setup
 
 bench: build
 	$(BIN)/python -m benchmarks
+
+paths: build
+	cd tests/python && $(BIN)/python -m helpers.paths
 
 wheel: setup
 	$(BIN)/python -m build --wheel --outdir dist

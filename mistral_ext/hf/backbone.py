@@ -14,6 +14,7 @@ from transformers.models.mistral import modeling_mistral as mistral
 from transformers.utils import can_return_tuple, logging, output_capturing
 
 from mistral_ext.hf.attention import ATTENTION
+from mistral_ext.hf.bad_config import check_names
 from mistral_ext.hf.cache import MistralCache
 from mistral_ext.hf.modules import install_modules, native_types
 from mistral_ext.hf.native import (
@@ -39,6 +40,7 @@ class NativeModule:
     """
 
     def __init__(self, config: PreTrainedConfig, *args: Any, **kwargs: Any) -> None:
+        check_names(config)
         super().__init__(config, *args, **kwargs)
         self._take_over()
 
@@ -60,11 +62,23 @@ class NativeModule:
             ATTENTION if attn_implementation is None else attn_implementation, *args, **kwargs
         )
 
+    def get_correct_attn_implementation(self, requested: Any, *args: Any, **kwargs: Any) -> str:
+        try:
+            return super().get_correct_attn_implementation(requested, *args, **kwargs)
+        except ValueError as error:
+            if "only possible arguments" not in str(error):
+                raise
+            raise ValueError(f'{error} And "{ATTENTION}", the default of this class.') from None
+
     def _makes_caches(self) -> bool:
         """Whether a cache made for this model now is ours, or Hugging Face's own, or none."""
         backbone = backbone_of(self)
         checkpoints = getattr(backbone, "gradient_checkpointing", False) and backbone.training
-        return self.config._attn_implementation == ATTENTION and not checkpoints
+        return (
+            self.config._attn_implementation == ATTENTION
+            and self.config.num_hidden_layers > 0
+            and not checkpoints
+        )
 
     def _warn_beyond_training_length(
         self,
@@ -76,7 +90,7 @@ class NativeModule:
         longest = self.config.max_position_embeddings
         if type(cache) is not MistralCache and cache is not None:
             return  # another cache may have to wait for the device to know its length
-        if tokens is None or tokens.dim() < 2:
+        if not isinstance(tokens, torch.Tensor) or tokens.dim() < 2:
             return
         past = 0 if cache is None else cache.get_seq_length()
         if longest is not None and past + tokens.shape[1] > longest:

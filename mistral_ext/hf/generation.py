@@ -116,6 +116,9 @@ def plan_settings(
 
     min_tokens_to_keep: what the C++ loop's warpers leave at least.
     """
+    chunk = generation_config.prefill_chunk_size
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"generate: prefill_chunk_size must be positive, got {chunk}")
     obstacle = _obstacle(generation_config, synced_gpus, model_kwargs)
     if obstacle:
         return LoopPlan(obstacle)
@@ -128,7 +131,7 @@ def plan_settings(
     plan.arguments |= {
         "do_sample": generation_config.do_sample,
         "pad_token_id": None if pad is None else int(pad),
-        "prefill_chunk_size": generation_config.prefill_chunk_size or 0,
+        "prefill_chunk_size": chunk or 0,
         "output_scores": _returned(generation_config, "output_scores"),
         "output_logits": _returned(generation_config, "output_logits"),
     }
@@ -182,6 +185,7 @@ def _read_processors(
             or getattr(processor, "filter_value", -float("inf")) != -float("inf")
             or getattr(processor, "prompt_ignore_length", None)
             or (hasattr(processor, "eos_token_id") and set(_ids(processor)) != ends)
+            or getattr(processor, "top_p", 1.0) == 0.0
         )
         if unusual:
             plan.obstacle = f"the logits processor {kind.__name__} has settings that C++ lacks"

@@ -293,6 +293,9 @@ class NativeCausalLM(NativeModule):
         cache = model_kwargs.get("past_key_values")
         if not obstacle and cache.windows != native.windows:
             obstacle = "past_key_values keeps other windows than the layers have"
+        pad = plan.arguments.get("pad_token_id")
+        if not obstacle and pad is not None and not 0 <= pad < native.model.config.vocab_size:
+            obstacle = "pad_token_id is no token of the model"
         in_cpp = not obstacle and forced_path() != "module"
         native.last_generation = (
             Choice("native") if in_cpp else Choice("python", obstacle or "it is forced")

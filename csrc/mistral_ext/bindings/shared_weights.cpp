@@ -54,6 +54,13 @@ struct Fallback {
   std::string reason;
 };
 
+// The class with its module, since a class that replaces another often has its name.
+std::string class_of(py::handle object) {
+  const auto type = py::type::handle_of(object);
+  return py::str(type.attr("__name__")).cast<std::string>() + " (" +
+         py::str(type.attr("__module__")).cast<std::string>() + ")";
+}
+
 // Whether the hooks registered in this dictionary are all functions of the code given.
 bool all_of_code(PyObject* hooks, py::handle code) {
   Py_ssize_t position = 0;
@@ -99,7 +106,7 @@ class SharedWeights::Walk {
     bool known = false;
     for (const auto candidate : allowed) known = known || candidate.ptr() == type;
     if (!known) {
-      throw Fallback{std::string(name) + " is a " + Py_TYPE(module.ptr())->tp_name};
+      throw Fallback{std::string(name) + " is a " + class_of(module)};
     }
     auto attributes =
         py::reinterpret_steal<py::object>(PyObject_GenericGetDict(module.ptr(), nullptr));
@@ -158,7 +165,7 @@ class SharedWeights::Walk {
     bool known = false;
     for (const auto candidate : allowed) known = known || candidate.ptr() == type;
     if (!known) {
-      throw Fallback{std::string(name.text) + ".weight is a " + Py_TYPE(weight)->tp_name};
+      throw Fallback{std::string(name.text) + ".weight is a " + class_of(weight)};
     }
     const at::Tensor& tensor = THPVariable_Unpack(weight);
     check_uniform(name.text, tensor);

@@ -1,0 +1,400 @@
+"""What Hugging Face programs do with a model, each as a function that does it: docs/paths.md."""
+
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers import LogitsProcessor, StoppingCriteria, StoppingCriteriaList
+
+import mistral_ext
+from helpers.checkpoint import byte_tokenizer
+from helpers.generation import PLAIN, left_padded
+from helpers.models import ROPE, random_ids, small_model
+from mistral_ext.hf import Choice
+
+Model = transformers.PreTrainedModel
+SCENARIOS: dict[str, dict[str, Callable[[], Model | tuple[Model, Choice]]]] = {}
+
+
+def scenario(group: str, title: str) -> Callable[[Any], Any]:
+    """Adds a function that makes a model, runs it and returns it.
+
+    It may return (model, choice) where no report can say what ran: under a tracer.
+    """
+
+    def add(run: Callable[[], Any]) -> Callable[[], Any]:
+        SCENARIOS.setdefault(group, {})[title] = run
+        return run
+
+    return add
+
+
+def ours(name: str = "window", **changes: Any) -> Model:
+    return mistral_ext.from_hf(small_model(name, **changes))
+
+
+def called(title: str, group: str = "forward", **call: Any) -> None:
+    """forward with these arguments."""
+
+    def run() -> Model:
+        model = ours()
+        with torch.no_grad():
+            model(**{"input_ids": random_ids(2, 9), **call})
+        return model
+
+    scenario(group, title)(run)
+
+
+def generated(
+    title: str, name: str = "window", ids: torch.Tensor | None = None, **call: Any
+) -> None:
+    """generate with these arguments."""
+
+    def run() -> Model:
+        model = ours(name)
+        model.generate(random_ids(2, 7) if ids is None else ids, **{**PLAIN, **call})
+        return model
+
+    scenario("generate", title)(run)
+
+
+MASK = left_padded(random_ids(2, 9), 3, 0)[1]
+PACKED = torch.cat([torch.arange(5), torch.arange(4)])[None]
+
+called("a batch of ids")
+called("left or right padding", attention_mask=MASK)
+called("a mask of 4 dimensions", attention_mask=torch.ones(2, 1, 9, 9).tril().bool())
+called("packed sequences (`position_ids`)", position_ids=PACKED, use_cache=False)
+called("`inputs_embeds`", input_ids=None, inputs_embeds=torch.randn(2, 9, 64))
+called("`logits_to_keep`, a number or indices", logits_to_keep=torch.tensor([3, 8]))
+called("`output_hidden_states`", output_hidden_states=True)
+called("`output_attentions`", output_attentions=True)
+called("`is_causal=False`", is_causal=False, use_cache=False)
+
+
+@scenario("forward", "a `MistralCache`, over several calls")
+def _() -> Model:
+    model = ours()
+    with torch.no_grad():
+        cache = model(random_ids(2, 5)).past_key_values
+        model(random_ids(2, 1), past_key_values=cache)
+    return model
+
+
+def with_cache(make: Callable[[Model], Any]) -> Callable[[], Model]:
+    def run() -> Model:
+        model = ours()
+        with torch.no_grad():
+            model(random_ids(2, 5), past_key_values=make(model))
+        return model
+
+    return run
+
+
+scenario("forward", "a `DynamicCache` made by the caller")(
+    with_cache(lambda model: transformers.DynamicCache(config=model.config))
+)
+scenario("forward", "a `StaticCache` made by the caller")(
+    with_cache(lambda model: transformers.StaticCache(config=model.config, max_cache_len=12))
+)
+
+
+@scenario("forward", "`torch.inference_mode`")
+def _() -> Model:
+    model = ours()
+    with torch.inference_mode():
+        model(random_ids(2, 5))
+    return model
+
+
+@scenario("forward", "`torch.autocast`")
+def _() -> Model:
+    model = ours()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        model(random_ids(2, 5))
+    return model
+
+
+@scenario("forward", "`model.half()`, `.bfloat16()`, `.double()`")
+def _() -> Model:
+    model = ours().half()
+    model(random_ids(2, 5))
+    return model
+
+
+@scenario("forward", "`resize_token_embeddings`, tied or replaced weights")
+def _() -> Model:
+    model = ours("tied")
+    model.resize_token_embeddings(120)
+    model(random_ids(2, 5))
+    return model
+
+
+@scenario("forward", "a forward hook on a layer")
+def _() -> Model:
+    model = ours()
+    model.model.layers[1].register_forward_hook(lambda *_: None)
+    model(random_ids(2, 5))
+    return model
+
+
+@scenario("forward", "a forward pre-hook on a linear module")
+def _() -> Model:
+    model = ours()
+    model.lm_head.register_forward_pre_hook(lambda *_: None)
+    model(random_ids(2, 5))
+    return model
+
+
+@scenario("forward", "a replaced module")
+def _() -> Model:
+    model = ours()
+    model.lm_head = nn.Sequential(model.lm_head)
+    model(random_ids(2, 5))
+    return model
+
+
+@scenario("forward", '`attn_implementation="sdpa"`')
+def _() -> Model:
+    model = ours()
+    model.set_attn_implementation("sdpa")
+    model(random_ids(2, 5))
+    return model
+
+
+@scenario("forward", "an activation other than SiLU")
+def _() -> Model:
+    model = ours(hidden_act="gelu")
+    model(random_ids(2, 5))
+    return model
+
+
+@scenario("forward", "rope type longrope")
+def _() -> Model:
+    rope = {"rope_type": "longrope", "factor": 2.0, "original_max_position_embeddings": 32}
+    rope |= {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
+    model = ours(rope_parameters={**ROPE, **rope})
+    model(random_ids(2, 5))
+    return model
+
+
+TRACED = "the tracer has to see operators"
+
+
+@scenario("forward", "`torch.compile(model)`")
+def _() -> tuple[Model, Choice]:
+    model = ours()
+    torch.compiler.reset()
+    torch.compile(model, backend="eager", fullgraph=True)(random_ids(2, 5), use_cache=False)
+    torch.compiler.reset()
+    return model, Choice("module", TRACED)
+
+
+@scenario("forward", "`torch.export`")
+def _() -> tuple[Model, Choice]:
+    model = ours()
+    with torch.no_grad():
+        torch.export.export(model, (random_ids(2, 5),), {"use_cache": False}, strict=False)
+    return model, Choice("module", TRACED)
+
+
+@scenario("forward", "`torch.func.functional_call` with other weights")
+def _() -> Model:
+    model = ours()
+    torch.func.functional_call(model, dict(model.named_parameters()), (random_ids(2, 5),))
+    return model
+
+
+@scenario("forward", "`torch.func.grad`")
+def _() -> Model:
+    model, ids = ours(), random_ids(2, 5)
+
+    def loss(weights: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.func.functional_call(model, weights, (ids,), {"labels": ids}).loss
+
+    torch.func.grad(loss)({name: p.detach() for name, p in model.named_parameters()})
+    return model
+
+
+def trained(
+    title: str, prepare: Callable[[Model], Any] = lambda model: None, **changes: Any
+) -> None:
+    """One training step."""
+
+    def run() -> Model:
+        model = ours(**changes).train()
+        if prepare:
+            prepare(model)
+        ids = random_ids(2, 9)
+        model(ids, labels=ids).loss.backward()
+        return model
+
+    scenario("training", title)(run)
+
+
+def lora(model: Model) -> Any:
+    import peft
+
+    settings = peft.LoraConfig(r=2, target_modules=["q_proj", "down_proj"])
+    return peft.get_peft_model(model, settings)
+
+
+trained("loss and gradients")
+trained("gradient checkpointing", lambda model: model.gradient_checkpointing_enable())
+trained("attention dropout", attention_dropout=0.1)
+trained("hooks on parameters", lambda m: m.lm_head.weight.register_hook(lambda gradient: None))
+trained("LoRA (PEFT)", lora)
+trained("LoRA, merged and unloaded", lambda model: lora(model).merge_and_unload().requires_grad_())
+
+
+def fitted(title: str, **settings: Any) -> None:
+    """transformers.Trainer."""
+
+    def run() -> Model:
+        model = ours()
+        rows = [{"input_ids": row, "labels": row} for row in random_ids(2, 9)]
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = transformers.TrainingArguments(
+                output_dir=folder,
+                max_steps=1,
+                report_to=[],
+                save_strategy="no",
+                disable_tqdm=True,
+                use_cpu=True,
+                **settings,
+            )
+            trainer = transformers.Trainer(model=model, args=arguments, train_dataset=rows)
+            trainer.train()
+        return model
+
+    scenario("training", title)(run)
+
+
+fitted("`Trainer`")
+fitted("`Trainer` with `bf16=True`", bf16=True)
+
+
+class OwnProcessor(LogitsProcessor):
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        return scores
+
+
+class OwnCriterion(StoppingCriteria):
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        return torch.zeros(len(input_ids), dtype=torch.bool)
+
+
+class Streamer(transformers.generation.BaseStreamer):
+    def put(self, value: torch.Tensor) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+
+ONE = random_ids(1, 7)
+
+generated("greedy")
+generated("sampling: temperature, top-k, top-p, min-p", do_sample=True, top_p=0.9, min_p=0.01)
+generated("`num_return_sequences`", do_sample=True, num_return_sequences=2)
+generated("`repetition_penalty`, `min_new_tokens`", repetition_penalty=1.2, min_new_tokens=2)
+generated("left-padded batch", attention_mask=left_padded(random_ids(2, 7), 3, 0)[1])
+generated("a streamer", ids=ONE, streamer=Streamer())
+generated(
+    "a stopping criterion of the caller's own, `stop_strings`, `max_time`",
+    stopping_criteria=StoppingCriteriaList([OwnCriterion()]),
+    eos_token_id=2,
+)
+generated("the same without an end token, several rows", max_time=1000.0)
+generated("`prefill_chunk_size`", prefill_chunk_size=3)
+generated(
+    "`output_scores`, `output_logits`",
+    return_dict_in_generate=True,
+    output_scores=True,
+    output_logits=True,
+)
+generated("`output_hidden_states`", return_dict_in_generate=True, output_hidden_states=True)
+generated("`output_attentions`", return_dict_in_generate=True, output_attentions=True)
+generated("`no_repeat_ngram_size`", no_repeat_ngram_size=3)
+generated("`bad_words_ids`", bad_words_ids=[[5, 6]])
+generated("`suppress_tokens`", suppress_tokens=[5])
+generated("`guidance_scale`", guidance_scale=1.5)
+generated("a logits processor of the caller's own", logits_processor=[OwnProcessor()])
+generated("beam search", num_beams=2)
+generated("beam sampling", num_beams=2, do_sample=True)
+generated("prompt lookup", ids=ONE, prompt_lookup_num_tokens=2)
+generated('`cache_implementation="static"`', cache_implementation="static")
+generated("`use_cache=False`", use_cache=False)
+
+
+@scenario("generate", "`inputs_embeds`")
+def _() -> Model:
+    model = ours()
+    model.generate(inputs_embeds=torch.randn(2, 7, 64), **PLAIN)
+    return model
+
+
+@scenario("generate", "`past_key_values` of an earlier turn")
+def _() -> Model:
+    model = ours()
+    first = model.generate(ONE, return_dict_in_generate=True, **PLAIN)
+    model.generate(
+        torch.cat([first.sequences, ONE], 1), past_key_values=first.past_key_values, **PLAIN
+    )
+    return model
+
+
+@scenario("generate", "a `DynamicCache` made by the caller")
+def _() -> Model:
+    model = ours()
+    cache = transformers.DynamicCache(config=model.config)
+    model.generate(ONE, past_key_values=cache, **PLAIN)
+    return model
+
+
+@scenario("generate", "assisted decoding, the model")
+def _() -> Model:
+    model = ours()
+    model.generate(ONE, assistant_model=ours(seed=1), **PLAIN)
+    return model
+
+
+@scenario("generate", "assisted decoding, the draft model")
+def _() -> Model:
+    draft = ours(seed=1)
+    ours().generate(ONE, assistant_model=draft, **PLAIN)
+    return draft
+
+
+@scenario("generate", "`pipeline`, a batch of texts or a chat")
+def _() -> Model:
+    model = ours(vocab_size=259, max_position_embeddings=512)
+    pipeline = transformers.pipeline("text-generation", model=model, tokenizer=byte_tokenizer())
+    pipeline(["One", "Two words"], batch_size=2, max_new_tokens=4)
+    return model
+
+
+@scenario("generate", "a forward hook on a layer")
+def _() -> Model:
+    model = ours()
+    model.model.layers[1].register_forward_hook(lambda *_: None)
+    model.generate(ONE, **PLAIN)
+    return model
+
+
+@scenario("generate", "LoRA (PEFT)")
+def _() -> Model:
+    model = ours()
+    lora(model).generate(ONE, **PLAIN)
+    return model
+
+
+@scenario("generate", "`torch.autocast`")
+def _() -> Model:
+    model = ours()
+    with torch.autocast("cpu", torch.bfloat16):
+        model.generate(ONE, **PLAIN)
+    return model
