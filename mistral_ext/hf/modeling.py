@@ -43,6 +43,7 @@ from mistral_ext.hf.native import (
     output_hidden_states,
 )
 from mistral_ext.hf.path import Choice, PathReport, choose, forced_path
+from mistral_ext.hf.tensors import kept_positions
 
 
 class NativeCausalLM(NativeModule):
@@ -122,7 +123,7 @@ class NativeCausalLM(NativeModule):
         tokens = inputs["input_ids"] if inputs["inputs_embeds"] is None else inputs["inputs_embeds"]
         keep = inputs["logits_to_keep"]
         if isinstance(keep, torch.Tensor):
-            inputs["logits_to_keep"] = _positions(keep, tokens.shape[1])
+            inputs["logits_to_keep"] = kept_positions(keep, tokens.shape[1])
         hidden_states = output_hidden_states(self.config, kwargs)
         logits, _, layers = native.model.forward(
             **inputs,
@@ -319,13 +320,6 @@ class MinistralForCausalLM(NativeCausalLM, HFMinistralForCausalLM, GenerationMix
 class Ministral3ForCausalLM(NativeCausalLM, HFMinistral3ForCausalLM, GenerationMixin):
     __doc__ = NativeCausalLM.__doc__
     _native_types = Ministral3Model._native_types
-
-
-def _positions(indices: torch.Tensor, length: int) -> torch.Tensor:
-    """What indexing a dimension of this length by the tensor means: int64 [kept], from 0."""
-    if indices.dtype == torch.bool:
-        return indices.nonzero().squeeze(1)
-    return torch.where(indices < 0, indices + length, indices).long()
 
 
 def path_report(model: torch.nn.Module, **call: Any) -> PathReport:

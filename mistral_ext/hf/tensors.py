@@ -45,3 +45,16 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
     if not torch.is_autocast_enabled(kind):
         return None
     return torch.get_autocast_dtype(kind)
+
+
+def kept_positions(indices: torch.Tensor, length: int) -> torch.Tensor:
+    """What indexing a dimension of this length by the tensor means: int64 [kept], from 0."""
+    if indices.dtype == torch.bool:
+        return indices.nonzero().squeeze(1)
+    positions = torch.where(indices < 0, indices + length, indices).long()
+    # Elsewhere, looking at the values would wait for the device.
+    if positions.device.type == "cpu" and ((positions < 0) | (positions >= length)).any():
+        raise IndexError(
+            f"logits_to_keep must hold positions in [-{length}, {length}), got {indices.tolist()}"
+        )
+    return positions
