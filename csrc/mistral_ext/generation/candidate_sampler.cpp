@@ -25,6 +25,7 @@ bool CandidateSampler::find(const at::Tensor& scores) {
     sorted_.resize(batch);
     removed_.resize(batch);
   }
+  if (top_k_ == 0) return nucleus_.find(scores, top_p_, /*at_least=*/1, rows_);
   const int64_t k = std::min(top_k_, vocab_size);
   const float* row = scores.const_data_ptr<float>();
   for (auto& candidates : rows_) {
@@ -95,18 +96,24 @@ void CandidateSampler::keep_top_p() {
   }
 }
 
-// Which of equal scores at::sort puts first is its own affair, and where the cut falls between them
-// decides which stays: ask it.
+// Where the cut falls between equal scores, which of them at::sort puts first decides.
 void CandidateSampler::order_ties() {
   write(rows_, /*at_the_end=*/false);
-  const auto order = std::get<1>(at::sort(scores_, /*dim=*/-1, /*descending=*/false));
-  erase(rows_, /*at_the_end=*/false);
-  const int64_t* row_end = order.const_data_ptr<int64_t>();
-  for (auto& candidates : sorted_) {
-    row_end += order.size(1);
-    const int64_t* index = row_end - candidates.size();
+  const int64_t vocab_size = scores_.size(1);
+  const auto* row = scores_.const_data_ptr<float>();
+  at::Tensor all;  // in the order of at::sort
+  for (size_t i = 0; i < sorted_.size(); ++i, row += vocab_size) {
+    auto& candidates = sorted_[i];
+    const int64_t first = vocab_size - std::ssize(candidates);
+    if (!order_.find(row, vocab_size, first, vocab_size, positions_)) {
+      if (!all.defined()) all = std::get<1>(at::sort(scores_, /*dim=*/-1, /*descending=*/false));
+      const auto* end = all.const_data_ptr<int64_t>() + (i + 1) * vocab_size;
+      positions_.assign(end - candidates.size(), end);
+    }
+    auto index = positions_.begin();
     for (auto& candidate : candidates) candidate.index = *index++;
   }
+  erase(rows_, /*at_the_end=*/false);
 }
 
 // keep_min_p of logits_processor.h, given the probabilities. Whether it removed anything.
@@ -161,7 +168,7 @@ std::optional<at::Tensor> CandidateSampler::sample(const at::Tensor& scores,
                                                    const std::optional<at::Generator>& generator,
                                                    at::Tensor* warped) {
   if (!find(scores)) return std::nullopt;
-  if (top_p_ < 1.0) keep_top_p();
+  if (top_k_ > 0 && top_p_ < 1.0) keep_top_p();
   write(rows_, /*at_the_end=*/false);
   softmax();
   if (min_p_ > 0.0) {

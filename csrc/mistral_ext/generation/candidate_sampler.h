@@ -8,17 +8,19 @@
 
 #include "mistral_ext/generation/exponential_draws.h"
 #include "mistral_ext/generation/generation_config.h"
+#include "mistral_ext/generation/nucleus.h"
+#include "mistral_ext/generation/sort_order.h"
 #include "mistral_ext/generation/top_candidates.h"
 
 namespace mistral_ext::generation {
 
-// Top-k sampling on the CPU that works on the k candidates and yet picks the token that
+// Top-k and top-p sampling on the CPU that works on the candidates and yet picks the token that
 // at::multinomial picks after LogitsProcessor::warp: every sum whose rounding depends on its order
 // (the softmax) is left to ATen, on the full row; sorting, top-p's running sum, min-p and the draw
-// concern the candidates alone.
+// concern the candidates alone. Without top-k, top-p finds them (nucleus.h).
 class CandidateSampler {
  public:
-  // config.top_k must be positive.
+  // config.top_k must be positive, or config.top_p below 1.
   explicit CandidateSampler(const GenerationConfig& config)
       : top_k_(config.top_k), top_p_(config.top_p), min_p_(config.min_p) {}
 
@@ -47,11 +49,13 @@ class CandidateSampler {
   double min_p_;
 
   TopCandidates top_;
+  Nucleus nucleus_;
+  SortOrder order_;
   ExponentialDraws exponential_;
   Rows rows_;                       // the candidates of each row, by rising index
   Rows sorted_;                     // the same, by rising score
   std::vector<size_t> removed_;     // how many of those top-p removes
-  std::vector<int64_t> positions_;  // of all candidates in the flat [batch, vocab_size]
+  std::vector<int64_t> positions_;  // of candidates, mostly in the flat [batch, vocab_size]
   std::vector<float> variates_;
   at::Tensor scores_;         // [batch, vocab_size], -infinity but where candidates are written
   at::Tensor probabilities_;  // [batch, vocab_size]

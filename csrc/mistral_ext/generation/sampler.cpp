@@ -37,7 +37,9 @@ Sampler::Sampler(const GenerationConfig& config,
       do_sample_(config.do_sample),
       temperature_(config.temperature),
       generator_(choose_generator(config, generator, device)) {
-  if (do_sample_ && config.top_k > 0 && device.is_cpu()) candidate_sampler_.emplace(config);
+  if (do_sample_ && (config.top_k > 0 || config.top_p < 1.0) && device.is_cpu()) {
+    candidate_sampler_.emplace(config);
+  }
 }
 
 at::Tensor Sampler::next_tokens(const at::Tensor& input_ids,

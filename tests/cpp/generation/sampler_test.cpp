@@ -45,6 +45,11 @@ TEST(CandidateSampler, PicksTheTokensAndKeepsTheScoresOfThePlainPathToTheBit) {
                                        Settings{50, 1.0, 0.05},
                                        Settings{50, 0.95, 0.02},
                                        Settings{5000, 0.7, 0.0},
+                                       Settings{0, 0.9, 0.0},
+                                       Settings{0, 0.3, 0.0},
+                                       Settings{0, 1e-6, 0.0},
+                                       Settings{0, 0.999, 0.0},
+                                       Settings{0, 0.95, 0.02},
                                        Settings{40000, 0.99, 1.0}}) {
         const auto config = sampling(settings);
         const LogitsProcessor processor(config, 0, at::kCPU);

@@ -17,6 +17,7 @@ SAMPLING = {
     "top_k_of_everything": {"top_k": VOCAB_SIZE + 5},
     "temperature": {"top_k": 0, "temperature": 0.6},
     "top_p": {"top_k": 0, "top_p": 0.8},
+    "top_p_and_min_p": {"top_k": 0, "top_p": 0.95, "min_p": 0.01, "temperature": 1.4},
     "min_p": {"top_k": 0, "min_p": 0.1},
     "repetition_penalty": {"top_k": 0, "repetition_penalty": 1.7},
     "top_k_and_top_p": {"top_k": 50, "top_p": 0.9},
