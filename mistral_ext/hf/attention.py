@@ -1,7 +1,8 @@
 """Attention for Hugging Face's modules: `attn_implementation="mistral_ext"`.
 
-Registered in transformers' attention and mask interfaces when this module is imported. It is what
-our classes use on the module path unless another implementation is asked for.
+Registered in transformers' attention and mask interfaces when this module is imported. Our classes
+use it on the module path, with transformers' masks under the name "sdpa", unless another
+implementation is asked for.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,10 @@ from transformers.models.mistral.modeling_mistral import eager_attention_forward
 from mistral_ext.hf.tensors import autocast_dtype, operators_apply
 
 ATTENTION = "mistral_ext"
+
+# The implementations that are ours in our classes. "sdpa" is what transformers chooses where nobody
+# asks, and what programs name who want any fused attention: it is no wish for torch's own.
+OUR_ATTENTIONS = (ATTENTION, "sdpa")
 
 
 def attention_forward(
@@ -33,8 +38,8 @@ def attention_forward(
     """transformers' attention interface over our operator.
 
     query: [batch, heads, seq, head_dim]; key, value: [batch, kv_heads, keys, head_dim].
-    attention_mask: what attention_mask() below made, or the caller's own 4D mask: bool, or added to
-        the scores; it then says alone what is visible.
+    attention_mask: what attention_mask() below or transformers made, or the caller's own 4D mask:
+        bool, or added to the scores; it then says alone what is visible.
 
     Returns ([batch, seq, heads, head_dim], None), or with output_attentions the weights
     [batch, heads, seq, keys] too. Those, and dropout, are Hugging Face's arithmetic.

@@ -13,7 +13,7 @@ from transformers.models.ministral3 import modeling_ministral3 as ministral3
 from transformers.models.mistral import modeling_mistral as mistral
 from transformers.utils import can_return_tuple, logging, output_capturing
 
-from mistral_ext.hf.attention import ATTENTION
+from mistral_ext.hf.attention import ATTENTION, OUR_ATTENTIONS
 from mistral_ext.hf.bad_config import check_names
 from mistral_ext.hf.cache import MistralCache
 from mistral_ext.hf.modules import install_modules, native_types
@@ -31,12 +31,12 @@ logger = logging.get_logger(__name__)
 
 
 class NativeModule:
-    """What all our classes add to Hugging Face's: modules of ours, and our attention as default.
+    """What all our classes add to Hugging Face's: modules of ours inside.
 
-    Parameters, configuration, loading, saving, tying and everything else are inherited. The
-    attention implementation is "mistral_ext" unless another one is asked for (`attn_implementation`
-    of from_pretrained, set_attn_implementation, or a configuration that names one): then Hugging
-    Face's modules run with that attention.
+    Parameters, configuration, loading, saving, tying and everything else are inherited. Attention
+    is ours where transformers' default "sdpa" or "mistral_ext" is the attention implementation.
+    Where another one is asked for (`attn_implementation` of from_pretrained,
+    set_attn_implementation, or a configuration that names one), Hugging Face's modules run with it.
     """
 
     def __init__(self, config: PreTrainedConfig, *args: Any, **kwargs: Any) -> None:
@@ -54,28 +54,20 @@ class NativeModule:
         # Where Hugging Face's constructor notes which outputs a class can record.
         output_capturing._CAN_RECORD_REGISTRY.setdefault(str(kind), kind._can_record_outputs)
 
-    def _check_and_adjust_attn_implementation(
-        self, attn_implementation: str | None, *args: Any, **kwargs: Any
-    ) -> str:
-        # None is what transformers itself takes for "nobody asked".
-        return super()._check_and_adjust_attn_implementation(
-            ATTENTION if attn_implementation is None else attn_implementation, *args, **kwargs
-        )
-
     def get_correct_attn_implementation(self, requested: Any, *args: Any, **kwargs: Any) -> str:
         try:
             return super().get_correct_attn_implementation(requested, *args, **kwargs)
         except ValueError as error:
             if "only possible arguments" not in str(error):
                 raise
-            raise ValueError(f'{error} And "{ATTENTION}", the default of this class.') from None
+            raise ValueError(f'{error} And "{ATTENTION}".') from None
 
     def _makes_caches(self) -> bool:
         """Whether a cache made for this model now is ours, or Hugging Face's own, or none."""
         backbone = backbone_of(self)
         checkpoints = getattr(backbone, "gradient_checkpointing", False) and backbone.training
         return (
-            self.config._attn_implementation == ATTENTION
+            self.config._attn_implementation in OUR_ATTENTIONS
             and self.config.num_hidden_layers > 0
             and not checkpoints
         )

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedConfig
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
 from mistral_ext import _C
 
@@ -163,11 +163,12 @@ class MistralCacheLayer(CacheLayerMixin):
         self._layer.reset()
 
 
-class MistralCache(Cache):
+class MistralCache(DynamicCache):
     """Keys and values of every layer, in C++; what the native path appends to.
 
-    Stands wherever transformers takes a DynamicCache. A layer without a window grows by doubling;
-    one with a window W is a ring of W slots. deepcopy and pickle copy the contents.
+    Stands wherever transformers takes a DynamicCache, and is one for who asks. A layer without a
+    window grows by doubling; one with a window W is a ring of W slots. deepcopy and pickle copy the
+    contents.
 
     states: (keys, values) or (keys, values, window) of each layer, as iterating a cache gives them;
         None for an empty cache.
@@ -187,8 +188,9 @@ class MistralCache(Cache):
             windows = _windows(states, config)
         self.windows = tuple(windows)
         self._kv = _C.KVCache(self.windows)
-        super().__init__(
-            layers=[MistralCacheLayer(self._kv.layer(i)) for i in range(len(self._kv))]
+        # DynamicCache's own constructor would make other layers.
+        Cache.__init__(
+            self, layers=[MistralCacheLayer(self._kv.layer(i)) for i in range(len(self._kv))]
         )
         for layer, state in zip(self.layers, states or (), strict=states is not None):
             if state[0] is not None:

@@ -49,10 +49,10 @@ from mistral_ext.hf.tensors import kept_positions
 class NativeCausalLM(NativeModule):
     """What our classes add to Hugging Face's: forward and generate in C++.
 
-    Parameters, configuration, loading, saving, tying and everything else are inherited. The
-    attention implementation is "mistral_ext" unless another one is asked for (`attn_implementation`
-    of from_pretrained, set_attn_implementation, or a configuration that names one): then Hugging
-    Face's modules run with that attention.
+    Parameters, configuration, loading, saving, tying and everything else are inherited. Attention
+    is ours where transformers' default "sdpa" or "mistral_ext" is the attention implementation.
+    Where another one is asked for (`attn_implementation` of from_pretrained,
+    set_attn_implementation, or a configuration that names one), Hugging Face's modules run with it.
     """
 
     @can_return_tuple
@@ -303,8 +303,14 @@ class NativeCausalLM(NativeModule):
         )
         return in_cpp
 
-    def _valid_auto_compile_criteria(self, *args: Any, **kwargs: Any) -> bool:
-        return False  # the native path needs no compilation, and generate must not start one
+    def _valid_auto_compile_criteria(
+        self, model_kwargs: dict[str, Any], generation_config: GenerationConfig
+    ) -> bool:
+        # generate compiles what has a static cache on an accelerator without being told to. The
+        # native path needs no compilation: that is left to who asks for it.
+        if generation_config.compile_config is None:
+            return False
+        return super()._valid_auto_compile_criteria(model_kwargs, generation_config)
 
 
 class MistralForCausalLM(NativeCausalLM, HFMistralForCausalLM, GenerationMixin):

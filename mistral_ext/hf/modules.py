@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 from transformers.models.ministral import modeling_ministral as ministral
 from transformers.models.ministral3 import modeling_ministral3 as ministral3
 from transformers.models.mistral import modeling_mistral as mistral
 
+from mistral_ext.hf.attention import ATTENTION, OUR_ATTENTIONS
 from mistral_ext.hf.tensors import operators_apply
 
 SILU = (type(ACT2FN["silu"]), nn.SiLU)
@@ -34,6 +36,36 @@ class _MLP(nn.Module):
         if not operators_apply(gate, up):
             return self.down_proj(self.act_fn(gate) * up)
         return self.down_proj(torch.ops.mistral_ext.silu_mul(gate, up))
+
+
+class _WithOurAttention:
+    """A configuration, but for the attention that it names."""
+
+    _attn_implementation = ATTENTION
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        self._config = config
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._config, name)
+
+
+class _Attention(nn.Module):
+    """Hugging Face's attention module; the function that it calls is ours where that is asked for.
+
+    It takes the function that its configuration names.
+    """
+
+    @property
+    def config(self) -> PreTrainedConfig | _WithOurAttention:
+        config = self.__dict__["config"]
+        if config._attn_implementation in OUR_ATTENTIONS:
+            return _WithOurAttention(config)
+        return config
+
+    @config.setter
+    def config(self, config: PreTrainedConfig) -> None:
+        self.__dict__["config"] = config
 
 
 def _is_watched(module: nn.Module) -> bool:
@@ -71,6 +103,18 @@ class Ministral3MLP(_MLP, ministral3.Ministral3MLP):
     pass
 
 
+class MistralAttention(_Attention, mistral.MistralAttention):
+    pass
+
+
+class MinistralAttention(_Attention, ministral.MinistralAttention):
+    pass
+
+
+class Ministral3Attention(_Attention, ministral3.Ministral3Attention):
+    pass
+
+
 _OURS: dict[type, type] = {
     ours.__mro__[2]: ours
     for ours in (
@@ -80,12 +124,15 @@ _OURS: dict[type, type] = {
         MistralMLP,
         MinistralMLP,
         Ministral3MLP,
+        MistralAttention,
+        MinistralAttention,
+        Ministral3Attention,
     )
 }
 
 
 def install_modules(model: nn.Module) -> None:
-    """Makes Hugging Face's norms and MLPs inside `model` ours, in place; parameters stay."""
+    """Makes Hugging Face's norms, MLPs and attentions inside `model` ours; parameters stay."""
     for module in model.modules():
         module.__class__ = _OURS.get(type(module), type(module))
 
@@ -95,12 +142,14 @@ def native_types(package: Any, prefix: str) -> dict[str, tuple[type, ...]]:
 
     package: transformers' modeling module; prefix: of its class names.
     """
-    norm, mlp = (getattr(package, f"{prefix}{name}") for name in ("RMSNorm", "MLP"))
+    norm, mlp, attention = (
+        getattr(package, f"{prefix}{name}") for name in ("RMSNorm", "MLP", "Attention")
+    )
     return {
         "model": (getattr(package, f"{prefix}Model"),),
         "layers": (nn.ModuleList,),
         "layer": (getattr(package, f"{prefix}DecoderLayer"),),
-        "attention": (getattr(package, f"{prefix}Attention"),),
+        "attention": (_OURS[attention], attention),
         "rotary": (getattr(package, f"{prefix}RotaryEmbedding"),),
         "mlp": (_OURS[mlp], mlp),
         "norm": (_OURS[norm], norm),

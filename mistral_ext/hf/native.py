@@ -12,7 +12,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from transformers.utils import output_capturing
 
 from mistral_ext import _C
-from mistral_ext.hf.attention import ATTENTION
+from mistral_ext.hf.attention import OUR_ATTENTIONS
 from mistral_ext.hf.cache import MistralCache
 from mistral_ext.hf.path import Choice
 from mistral_ext.hf.tensors import autocast_dtype, is_plain, transform
@@ -177,11 +177,8 @@ def _fields(config: Any, backbone: torch.nn.Module) -> dict[str, Any]:
 def model_obstacle(owner: torch.nn.Module, native: NativeModel) -> str:
     """What keeps the C++ model from running this model, whatever a call's arguments; or ""."""
     config, model = owner.config, backbone_of(owner)
-    if config._attn_implementation != ATTENTION:
-        return (
-            f"attn_implementation {config._attn_implementation!r} is asked for (it was given, or"
-            f" the configuration has been used by Hugging Face's class; {ATTENTION!r} is ours)"
-        )
+    if config._attn_implementation not in OUR_ATTENTIONS:
+        return f"attn_implementation {config._attn_implementation!r} is asked for"
     if not getattr(config, "is_causal", True):
         return "config.is_causal is False"
     if getattr(model, "gradient_checkpointing", False) and model.training:

@@ -50,6 +50,16 @@ def assert_same_continuation(pair, caches, ids):
         assert_close_to_scale(mine, reference)
 
 
+def test_is_a_dynamic_cache_for_who_asks(pair, ids):
+    _, model = pair
+    for cache in (model(ids).past_key_values, model.create_cache()):
+        assert type(cache) is mistral_ext.MistralCache
+        assert isinstance(cache, DynamicCache)
+        assert not cache.is_compileable
+    output = model.generate(ids, max_new_tokens=2, return_dict_in_generate=True)
+    assert isinstance(output.past_key_values, DynamicCache)
+
+
 @pytest.mark.parametrize("length", [1, WINDOW - 1, WINDOW, WINDOW + 1, 2 * WINDOW, 17])
 def test_shows_the_states_that_transformers_own_cache_holds(pair, path, length, ids):
     ours, theirs = filled(pair, ids[:, :length])

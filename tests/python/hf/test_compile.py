@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers
 from helpers.compare import assert_close_to_scale
 from helpers.generation import PLAIN
 from helpers.models import random_ids, small_model
@@ -93,3 +94,17 @@ def test_inductors_code_gives_the_same_loss_and_gradients(device):
         found.append({"loss": loss.detach(), **gradients})
     for name, theirs in found[1].items():
         assert_close_to_scale(found[0][name], theirs, relative=1e-5)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_generate_compiles_where_it_is_told_how_to(asked, device):
+    hf_model = small_model("window", device=device)
+    model = mistral_ext.from_hf(hf_model)
+    ids = random_ids(2, 7).to(device)
+    call = {**PLAIN, "cache_implementation": "static"}
+    if asked:
+        call["compile_config"] = transformers.CompileConfig(backend="eager", fullgraph=True)
+        call["compile_config"]._compile_all_devices = True  # on a CPU too
+    ours = model.generate(ids, **call)
+    assert hasattr(model, "_compiled_call") == asked
+    assert torch.equal(ours, hf_model.generate(ids, **PLAIN))

@@ -84,6 +84,50 @@ def test_attention_dropout_runs_in_training_alone(ids, device):
     assert "attention_dropout" in mistral_ext.path_report(model).reason
 
 
+@pytest.mark.parametrize("name", ["gqa", "window", "two_layer_types", "query_scale"])
+@pytest.mark.parametrize("side", ["none", "left", "right"])
+def test_the_default_attention_is_our_operator_under_transformers_masks(name, side, ids, device):
+    hf_model = small_model(name, device=device)
+    model = mistral_ext.from_hf(hf_model)
+    model.set_attn_implementation("sdpa")
+    mask = torch.ones_like(ids)
+    if side != "none":
+        mask[0, slice(0, 4) if side == "left" else slice(13, 17)] = 0
+    with mistral_ext.use_path("module"), torch.profiler.profile() as profile:
+        ours = model(ids, attention_mask=mask)
+        ours.loss = (ours.logits * mask[..., None]).square().mean()
+        ours.loss.backward()
+    operators = {event.name for event in profile.events()}
+    assert "mistral_ext::attention" in operators
+    assert "aten::scaled_dot_product_attention" not in operators
+    gradients = {key: p.grad.clone() for key, p in model.named_parameters()}
+    hf_model.zero_grad()
+    theirs = hf_model(ids, attention_mask=mask)
+    (theirs.logits * mask[..., None]).square().mean().backward()
+    assert_close_to_scale(ours.logits, theirs.logits, mask.bool())
+    for key, parameter in hf_model.named_parameters():
+        assert_close_to_scale(gradients[key], parameter.grad, relative=1e-5)
+    with mistral_ext.use_path("module"):  # in chunks too
+        cache, parts = None, []
+        for begin, end in ((0, 9), (9, 10), (10, 17)):
+            seen = mask[:, :end]
+            output = model(ids[:, begin:end], attention_mask=seen, past_key_values=cache)
+            cache = output.past_key_values
+            parts.append(output.logits)
+    assert_close_to_scale(torch.cat(parts, 1), theirs.logits, mask.bool())
+
+
+def test_attention_modules_read_the_rest_of_the_configuration_as_it_is(device):
+    model = mistral_ext.from_hf(small_model("query_scale", device=device))
+    attention = model.model.layers[1].self_attn
+    assert attention.config._attn_implementation == "mistral_ext"
+    assert attention.config.rope_parameters is model.config.rope_parameters
+    model.set_attn_implementation("eager")
+    assert attention.config is model.config
+    with pytest.raises(AttributeError, match="nothing"):
+        attention.config.nothing  # noqa: B018
+
+
 def test_an_activation_that_c_plus_plus_lacks_runs(ids, device):
     hf_model = small_model(device=device, hidden_act="gelu")
     model = mistral_ext.from_hf(hf_model)

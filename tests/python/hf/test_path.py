@@ -154,26 +154,32 @@ def test_lets_go_of_weights_once_modules_run(model, ids, device):
     assert weight._use_count() < references
 
 
-@pytest.mark.parametrize("implementation", ["eager", "sdpa", "flex_attention"])
+@pytest.mark.parametrize("implementation", ["eager", "flex_attention"])
 def test_another_attention_is_hugging_faces(model, implementation):
     model.set_attn_implementation(implementation)
     report = mistral_ext.path_report(model)
     assert report.path == "module"
     assert f"attn_implementation '{implementation}'" in report.reason
-    model.set_attn_implementation("mistral_ext")
-    assert mistral_ext.path_report(model).path == "native"
+    for ours in ("mistral_ext", "sdpa"):
+        model.set_attn_implementation(ours)
+        assert mistral_ext.path_report(model).path == "native"
 
 
-def test_our_attention_is_the_default_and_any_other_is_asked_for(tmp_path):
+def test_attention_is_ours_unless_another_one_is_asked_for(tmp_path):
     config = small_config()
     config._attn_implementation = None
     small_model().save_pretrained(tmp_path)
     ours = mistral_ext.MistralForCausalLM
     made = [ours(copy.deepcopy(config)), ours.from_pretrained(tmp_path)]
     made.append(ours._from_config(copy.deepcopy(config)))
+    transformers.MistralForCausalLM(config)
+    made.append(ours(config))  # which Hugging Face's class has used and written to
+    made.append(ours.from_pretrained(tmp_path, attn_implementation="sdpa"))
     for model in made:
-        assert model.config._attn_implementation == "mistral_ext"
+        assert model.config._attn_implementation == "sdpa"  # as transformers' class says
         assert mistral_ext.path_report(model).path == "native"
+        model(random_ids(1, 3))
+        assert_ran(model, "native")
     asked = ours.from_pretrained(tmp_path, attn_implementation="eager")
     assert asked.config._attn_implementation == "eager"
     with pytest.raises(ValueError, match="nonsense"):
