@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,11 +37,13 @@ def ours(name: str = "window", **changes: Any) -> Model:
     return mistral_ext.from_hf(small_model(name, **changes))
 
 
-def called(title: str, group: str = "forward", **call: Any) -> None:
+def called(
+    title: str, group: str = "forward", make: Callable[[], Model] = ours, **call: Any
+) -> None:
     """forward with these arguments."""
 
     def run() -> Model:
-        model = ours()
+        model = make()
         with torch.no_grad():
             model(**{"input_ids": random_ids(2, 9), **call})
         return model
@@ -71,6 +74,9 @@ called("packed sequences (`position_ids`)", position_ids=PACKED, use_cache=False
 called("`inputs_embeds`", input_ids=None, inputs_embeds=torch.randn(2, 9, 64))
 called("`logits_to_keep`, a number or indices", logits_to_keep=torch.tensor([3, 8]))
 called("`output_hidden_states`", output_hidden_states=True)
+called("`MistralModel`, and `.model` called directly", make=partial(ours, kind="Model"))
+for _kind in ("SequenceClassification", "TokenClassification", "QuestionAnswering"):
+    called(f"`MistralFor{_kind}`, its backbone", make=partial(ours, kind=f"For{_kind}"))
 called("`output_attentions`", output_attentions=True)
 called("`is_causal=False`", is_causal=False, use_cache=False)
 
@@ -157,29 +163,20 @@ def _() -> Model:
     return model
 
 
-@scenario("forward", '`attn_implementation="sdpa"`')
-def _() -> Model:
+def attended(implementation: str) -> Model:
     model = ours()
-    model.set_attn_implementation("sdpa")
-    model(random_ids(2, 5))
+    model.set_attn_implementation(implementation)
     return model
 
 
-@scenario("forward", "an activation other than SiLU")
-def _() -> Model:
-    model = ours(hidden_act="gelu")
-    model(random_ids(2, 5))
-    return model
+called('`attn_implementation="sdpa"`, the default', make=partial(attended, "sdpa"))
+called('`attn_implementation="eager"`', make=partial(attended, "eager"))
+called("an activation other than SiLU", make=partial(ours, hidden_act="gelu"))
 
 
-@scenario("forward", "rope type longrope")
-def _() -> Model:
-    rope = {"rope_type": "longrope", "factor": 2.0, "original_max_position_embeddings": 32}
-    rope |= {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
-    model = ours(rope_parameters={**ROPE, **rope})
-    model(random_ids(2, 5))
-    return model
-
+LONGROPE = {"rope_type": "longrope", "factor": 2.0, "original_max_position_embeddings": 32}
+LONGROPE |= {**ROPE, **LONGROPE, "short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
+called("rope type longrope", make=partial(ours, rope_parameters=LONGROPE))
 
 TRACED = "the tracer has to see operators"
 
