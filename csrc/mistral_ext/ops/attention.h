@@ -12,12 +12,10 @@ namespace mistral_ext::ops {
 // (fp64 for fp64) by the online rule, so that no [query_len, key_len] matrix is ever held (Dao et
 // al. 2022, "FlashAttention", arXiv 2205.14135).
 //   query: [batch, query_len, heads, head_dim], key: [batch, key_len, kv_heads, head_dim],
-//   value: [batch, key_len, kv_heads, head_dim]; kv_heads divides heads, query head h reads key
-//   head
-//     h / (heads / kv_heads). One floating dtype and device; any strides.
+//   value: [batch, key_len, kv_heads, head_dim]; kv_heads divides heads, and query head h reads key
+//     head h / (heads / kv_heads). One floating dtype and device; any strides.
 //   query_len <= key_len; query i stands at key slot key_len - query_len + i (bottom-right
-//   aligned). The key at slot j is
-//   visible to the query at slot s where all of these hold:
+//     aligned). The key at slot j is visible to the query at slot s where all of these hold:
 //     is_causal:          j <= s
 //     sliding_window > 0: j > s - sliding_window         (itself included; 0 is full attention)
 //     mask [batch|1, key_len]: bool, or integer (nonzero is visible)

@@ -20,8 +20,7 @@ namespace mistral_ext::ops {
 //   cos_sin: fp32 [table, head_dim]: head_dim/2 cosines, then head_dim/2 sines, with the rope
 //     type's attention factor already multiplied in.
 //   query_scale: fp32 [batch, seq] or [1, seq], multiplies the rotated query (Ministral 3's scale
-//   by
-//     position), or none.
+//     by position), or none.
 //   Returns (query, key), contiguous, of the same shapes and dtype.
 // Differentiable in query and key.
 std::tuple<at::Tensor, at::Tensor> rotary_embedding(

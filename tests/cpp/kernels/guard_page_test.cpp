@@ -2,11 +2,8 @@
 // may not touch, at every level of this machine and for lengths around the vectors' widths.
 
 #include <gtest/gtest.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
-#include <cstring>
-
+#include "kernels/guarded_array.h"
 #include "mistral_ext/kernels/cpu/linear.h"
 #include "mistral_ext/kernels/cpu/rms_norm.h"
 #include "mistral_ext/kernels/cpu/rotary_embedding.h"
@@ -17,34 +14,7 @@ namespace {
 
 constexpr int64_t kLengths[] = {1, 3, 4, 7, 8, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 100};
 
-// n zeros that end where the forbidden page begins.
-template <typename T>
-class GuardedArray {
- public:
-  explicit GuardedArray(int64_t n) {
-    const int64_t page = sysconf(_SC_PAGESIZE);
-    const int64_t bytes = n * static_cast<int64_t>(sizeof(T));
-    const int64_t usable = (bytes + page - 1) / page * page;
-    mapped_ = usable + page;
-    base_ = static_cast<char*>(
-        mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    EXPECT_NE(static_cast<void*>(base_), MAP_FAILED);
-    EXPECT_EQ(mprotect(base_ + usable, page, PROT_NONE), 0);
-    data_ = reinterpret_cast<T*>(base_ + usable - bytes);
-  }
-  GuardedArray(const GuardedArray&) = delete;
-  GuardedArray& operator=(const GuardedArray&) = delete;
-  ~GuardedArray() { munmap(base_, mapped_); }
-
-  T* get() { return data_; }
-
- private:
-  char* base_;
-  int64_t mapped_;
-  T* data_;
-};
-
-// The kernels of one level, all types.
+// The kernels of one level, all types; 4099 features are more than a piece of x that linear cuts.
 #define MISTRAL_EXT_RUN(LEVEL)                                                                \
   template <typename T, typename Accumulator>                                                 \
   void run_##LEVEL(int64_t n) {                                                               \
@@ -74,6 +44,8 @@ class GuardedArray {
   }                                                                                           \
   TEST(GuardPage, IsNotTouchedAtLevel_##LEVEL) {                                              \
     if (Level::LEVEL > machine_level()) GTEST_SKIP() << "this machine lacks " #LEVEL;         \
+    run_linear_##LEVEL<float>(4099);                                                          \
+    run_linear_##LEVEL<bfloat16>(4099);                                                       \
     for (const int64_t n : kLengths) {                                                        \
       run_##LEVEL<float, float>(n);                                                           \
       run_##LEVEL<double, double>(n);                                                         \

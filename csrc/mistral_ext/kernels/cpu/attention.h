@@ -14,10 +14,6 @@ namespace mistral_ext::kernels::cpu {
 // not depend on how the work was cut.
 inline constexpr int64_t kAttentionKeys = 64;
 
-// A unit of at most so many rows reads keys and values where they lie; with more of them, copies in
-// the multiplication's layout pay.
-inline constexpr int64_t kAttentionDecodeRows = 16;
-
 // Rows of scratch arrays are this much of head_dim, in elements: a multiple of every level's
 // vector.
 inline int64_t attention_padded(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }

@@ -14,6 +14,9 @@ template <typename T>
 struct Product {
   using Step = FloatStep<float>;
   using Elements = Singles<T>;
+  // A call of at most so many rows a key head reads keys and values where they lie; with more of
+  // them, copies in the multiplication's layout pay.
+  static constexpr int64_t kDecodeRows = 16;
 };
 
 #if defined(__AVX512BF16__)
@@ -21,6 +24,7 @@ template <>
 struct Product<bfloat16> {
   using Step = PairStep;
   using Elements = Pairs;
+  static constexpr int64_t kDecodeRows = 4;
 };
 #endif
 
@@ -229,7 +233,7 @@ void attention_forward(const AttentionArgs& args,
   const int64_t rows = (unit.query_end - unit.query_begin) * args.group();
   const int64_t padded_rows = (rows + kTileRows - 1) / kTileRows * kTileRows;
   const Workspace work(scratch, padded_rows, args.head_dim);
-  const bool decodes = rows <= kAttentionDecodeRows;
+  const bool decodes = args.query_len * args.group() <= Product<T>::kDecodeRows;
   using Element = typename Product<T>::Step::A;
   if (decodes) {
     gather_rows<T>(args.query, args, unit, padded_rows, work.query, work.padded);

@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <memory>
 #include <new>
 
@@ -12,13 +13,16 @@
 namespace mistral_ext::ops {
 namespace {
 
+// Elements of a bf16 x that stay in the first-level cache beside the weight.
+constexpr int64_t kCachedX = 12 * 1024;
+
 // Rows up to which our kernel is faster than a product that blocks for the caches, as measured.
-int64_t most_rows(at::ScalarType dtype) {
+int64_t most_rows(at::ScalarType dtype, int64_t in_features) {
   switch (dtype) {
     case at::kFloat:
       return 12;
     case at::kBFloat16:
-      return 16;
+      return std::clamp<int64_t>(kCachedX / in_features, 4, 16);
     case at::kHalf:
       return has_half_product() ? 16 : 48;
     default:
@@ -96,7 +100,7 @@ void multiply(const at::Tensor& x, at::ArrayRef<at::Tensor> weights, std::span<a
 bool has_few_rows(const at::Tensor& x, const at::Tensor& weight) {
   if (weight.numel() == 0) return false;
   const int64_t rows = x.numel() / weight.size(1);
-  return rows >= 1 && rows <= most_rows(x.scalar_type()) &&
+  return rows >= 1 && rows <= most_rows(x.scalar_type(), weight.size(1)) &&
          (weight.stride(1) == 1 || weight.size(1) == 1);
 }
 
