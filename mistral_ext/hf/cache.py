@@ -43,8 +43,7 @@ class MistralCacheLayer(CacheLayerMixin):
         self._assigned.clear()
         before = self._layer.keys
         kept = 0 if before is None else before.shape[2]
-        # A copy: the buffer is written into later.
-        self._layer.assign(keys.clone(), values.clone(), self._layer.seen - kept + keys.shape[2])
+        self._layer.assign(keys, values, self._layer.seen - kept + keys.shape[2])
 
     def settled(self) -> "_C.KVCacheLayer":
         """The C++ layer. ValueError where only one of keys and values was assigned."""

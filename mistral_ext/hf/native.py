@@ -43,7 +43,6 @@ class NativeModel:
 
     def __init__(self, owner: torch.nn.Module) -> None:
         self.owner = weakref.ref(owner)
-        self.model: _C.MistralForCausalLM | None = None
         self.windows: tuple[int, ...] = ()  # the keys each layer's queries see; 0 is all
         self.last_forward: Choice | None = None
         self.last_generation: Choice | None = None
@@ -51,6 +50,11 @@ class NativeModel:
         self._key: tuple[Any, ...] | None = None
         self._refusal = ""
         self._lock = threading.Lock()
+
+    @property
+    def model(self) -> "_C.MistralForCausalLM | None":
+        """The C++ model with the weights of the last refresh. None where Python has to run."""
+        return None if self._weights is None else self._weights.model
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _nothing, ()
@@ -90,7 +94,7 @@ class NativeModel:
 
     def _build(self, owner: torch.nn.Module, key: tuple[Any, ...]) -> None:
         self._key = key
-        self.model = self._weights = None
+        self._weights = None
         backbone = backbone_of(owner)
         if "_made_from" not in backbone.__dict__:
             kind = type(backbone)
@@ -98,7 +102,6 @@ class NativeModel:
             return
         try:
             config = _C.MistralConfig.from_dict(_fields(owner.config, backbone))
-            self.model = _C.MistralForCausalLM(config)
             self.windows = tuple(config.layer_windows)
         except (AttributeError, ValueError) as error:
             self._refusal = str(error)
@@ -109,7 +112,7 @@ class NativeModel:
             "ignored_hook": capturing_hook(),
             "model" if owner is backbone else "causal_lm": (type(owner),),
         }
-        self._weights = _C.SharedWeights(self.model, roles)
+        self._weights = _C.SharedWeights(config, roles)
 
 
 def _nothing() -> None:

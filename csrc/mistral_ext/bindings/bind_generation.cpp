@@ -106,7 +106,7 @@ void bind_generation(py::module_& m) {
   m.def(
       "generate",
       torch::wrap_pybind_function_no_gil(&generate),
-      py::arg("model"),
+      py::arg("model").none(false),
       py::kw_only(),
       py::arg("input_ids") = py::none(),
       py::arg("inputs_embeds") = py::none(),

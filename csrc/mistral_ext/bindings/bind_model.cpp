@@ -94,9 +94,9 @@ void bind_model(py::module_& m) {
            "Returns (logits, last_hidden_state, hidden_states). The GIL is released meanwhile.");
 
   py::class_<SharedWeights>(
-      m, "SharedWeights", "Keeps a C++ model's weights those of a live Hugging Face module.")
-      .def(py::init<std::shared_ptr<MistralForCausalLM>, const py::dict&>(),
-           py::arg("model"),
+      m, "SharedWeights", "A C++ model whose weights are those of a live Hugging Face module.")
+      .def(py::init<const MistralConfig&, const py::dict&>(),
+           py::arg("config"),
            py::arg("module_types"),
            "module_types: for each role (causal_lm, model, layers, layer, attention, rotary, mlp,\n"
            "norm, linear, embedding, activation, parameter) the tuple of classes whose arithmetic\n"
@@ -106,7 +106,11 @@ void bind_model(py::module_& m) {
            &SharedWeights::refresh,
            py::arg("module"),
            "Shares every weight of the module as it is now. Returns why the module's own Python\n"
-           "has to run instead, or an empty string. ValueError where a shape does not fit.");
+           "has to run instead, or an empty string. ValueError where a shape does not fit.")
+      .def_property_readonly("model",
+                             &SharedWeights::model,
+                             "The model with the weights of the last refresh, or None where Python "
+                             "has to run.\nOne that was handed out never changes its weights.");
 }
 
 }  // namespace mistral_ext::bindings

@@ -3,8 +3,11 @@
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "mistral_ext/models/load.h"
 
@@ -29,7 +32,7 @@ PyObject* lookup(py::handle dict, const Name& key) {
 struct Names {
   Name modules{"_modules"}, parameters{"_parameters"}, forward{"forward"}, weight{"weight"},
       bias{"bias"}, training{"training"}, attention_dropout{"attention_dropout"},
-      scaling{"scaling"}, variance_epsilon{"variance_epsilon"};
+      scaling{"scaling"}, max_norm{"max_norm"}, variance_epsilon{"variance_epsilon"};
   std::vector<Name> hooks;
   Name model{"model"}, lm_head{"lm_head"}, embed_tokens{"embed_tokens"}, layers{"layers"},
       norm{"norm"}, rotary_emb{"rotary_emb"}, self_attn{"self_attn"}, mlp{"mlp"}, q_proj{"q_proj"},
@@ -90,6 +93,9 @@ class SharedWeights::Walk {
  public:
   Walk(const py::dict& types, const MistralConfig& config) : types_(types), config_(config) {}
 
+  // The weights met, in order.
+  const std::vector<at::Tensor>& weights() const { return weights_; }
+
   // The child `name` of the module with attributes `parent`; its attributes, checked.
   py::object child(py::handle parent, const Name& name, const char* role) {
     PyObject* modules = lookup(parent, names_.modules);
@@ -127,8 +133,8 @@ class SharedWeights::Walk {
   }
 
   // A norm is shared where its epsilon is the configuration's.
-  void share_norm(py::handle parent, const Name& name, layers::WeightedModule* slot) {
-    const auto attributes = share(parent, name, "norm", slot);
+  void share_norm(py::handle parent, const Name& name) {
+    const auto attributes = share(parent, name, "norm");
     if (number(attributes, names_.variance_epsilon) != config_.rms_norm_eps) {
       throw Fallback{std::string(name.text) + " has another variance_epsilon than the others"};
     }
@@ -146,11 +152,8 @@ class SharedWeights::Walk {
     }
   }
 
-  // Shares the weight of child `name` into `slot`; returns the child's attributes.
-  py::object share(py::handle parent,
-                   const Name& name,
-                   const char* role,
-                   layers::WeightedModule* slot) {
+  // Notes the weight of child `name`; returns the child's attributes.
+  py::object share(py::handle parent, const Name& name, const char* role) {
     auto attributes = child(parent, name, role);
     PyObject* parameters = lookup(attributes, names_.parameters);
     PyObject* weight = parameters == nullptr ? nullptr : lookup(parameters, names_.weight);
@@ -169,10 +172,7 @@ class SharedWeights::Walk {
     }
     const at::Tensor& tensor = THPVariable_Unpack(weight);
     check_uniform(name.text, tensor);
-    // The same tensor with another shape had its storage swapped: set_weight says so.
-    if (!slot->weight().is_same(tensor) || slot->weight().sizes() != slot->shape()) {
-      slot->set_weight(tensor);
-    }
+    weights_.push_back(tensor);
     return attributes;
   }
 
@@ -195,77 +195,93 @@ class SharedWeights::Walk {
   const py::dict& types_;
   const MistralConfig& config_;
   std::optional<at::TensorOptions> first_;
+  std::vector<at::Tensor> weights_;
 };
 
-SharedWeights::SharedWeights(std::shared_ptr<models::MistralForCausalLM> model,
-                             const py::dict& module_types)
-    : model_(std::move(model)), types_(module_types), has_head_(types_.contains("causal_lm")) {
-  const auto slots = models::weighted_modules(*model_);
-  embed_tokens_ = slots.at("model.embed_tokens.weight");
-  norm_ = slots.at("model.norm.weight");
-  lm_head_ = slots.at("lm_head.weight");
-  for (const auto& [name, slot] : slots) slots_.push_back(slot);
-  for (int64_t i = 0; i < model_->config().num_hidden_layers; ++i) {
-    const auto at = [&](const char* name) {
-      return slots.at("model.layers." + std::to_string(i) + "." + name + ".weight");
-    };
-    layer_slots_.push_back({at("self_attn.q_proj"),
-                            at("self_attn.k_proj"),
-                            at("self_attn.v_proj"),
-                            at("self_attn.o_proj"),
-                            at("mlp.gate_proj"),
-                            at("mlp.up_proj"),
-                            at("mlp.down_proj"),
-                            at("input_layernorm"),
-                            at("post_attention_layernorm")});
+namespace {
+
+// The modules that hold weights, in the order in which refresh() meets theirs.
+std::vector<layers::WeightedModule*> slots_in_order(const models::MistralForCausalLM& model,
+                                                    bool has_head) {
+  const auto found = models::weighted_modules(model);
+  std::vector<layers::WeightedModule*> slots{found.at("model.embed_tokens.weight")};
+  for (int64_t i = 0; i < model.config().num_hidden_layers; ++i) {
+    for (const char* name : {"input_layernorm",
+                             "self_attn.q_proj",
+                             "self_attn.k_proj",
+                             "self_attn.v_proj",
+                             "self_attn.o_proj",
+                             "post_attention_layernorm",
+                             "mlp.gate_proj",
+                             "mlp.up_proj",
+                             "mlp.down_proj"}) {
+      slots.push_back(found.at("model.layers." + std::to_string(i) + "." + name + ".weight"));
+    }
   }
+  slots.push_back(found.at("model.norm.weight"));
+  if (has_head) slots.push_back(found.at("lm_head.weight"));
+  return slots;
 }
+
+}  // namespace
+
+SharedWeights::SharedWeights(MistralConfig config, const py::dict& module_types)
+    : config_(std::move(config)), types_(module_types), has_head_(types_.contains("causal_lm")) {}
 
 std::string SharedWeights::refresh(py::handle module) {
   const Names& n = Names::get();
-  Walk walk(types_, model_->config());
+  Walk walk(types_, config_);
   try {
-    holds_weights_ = true;
     const auto top = walk.checked(module, "the model", has_head_ ? "causal_lm" : "model");
     const auto model = has_head_ ? walk.child(top, n.model, "model") : top;
-    walk.share(model, n.embed_tokens, "embedding", embed_tokens_);
+    const auto embedding = walk.share(model, n.embed_tokens, "embedding");
+    if (PyObject* most = lookup(embedding, n.max_norm); most != nullptr && most != Py_None) {
+      throw Fallback{"embed_tokens has a max_norm"};
+    }
     const auto list = walk.child(model, n.layers, "layers");
     PyObject* const layers = lookup(list, n.modules);
-    if (PyDict_Size(layers) != std::ssize(layer_slots_)) {
+    if (PyDict_Size(layers) != config_.num_hidden_layers) {
       throw Fallback{"layers has " + std::to_string(PyDict_Size(layers)) +
-                     " entries, the configuration " + std::to_string(layer_slots_.size())};
+                     " entries, the configuration " + std::to_string(config_.num_hidden_layers)};
     }
     Py_ssize_t position = 0;
     PyObject* layer_module = nullptr;
-    for (const LayerSlots& slots : layer_slots_) {
-      PyDict_Next(layers, &position, nullptr, &layer_module);
+    while (PyDict_Next(layers, &position, nullptr, &layer_module) != 0) {
       const auto layer = walk.checked(layer_module, "a decoder layer", "layer");
-      walk.share_norm(layer, n.input_layernorm, slots.input_layernorm);
+      walk.share_norm(layer, n.input_layernorm);
       const auto attention = walk.child(layer, n.self_attn, "attention");
       walk.check_attention(attention);
-      walk.share(attention, n.q_proj, "linear", slots.q_proj);
-      walk.share(attention, n.k_proj, "linear", slots.k_proj);
-      walk.share(attention, n.v_proj, "linear", slots.v_proj);
-      walk.share(attention, n.o_proj, "linear", slots.o_proj);
-      walk.share_norm(layer, n.post_attention_layernorm, slots.post_attention_layernorm);
+      walk.share(attention, n.q_proj, "linear");
+      walk.share(attention, n.k_proj, "linear");
+      walk.share(attention, n.v_proj, "linear");
+      walk.share(attention, n.o_proj, "linear");
+      walk.share_norm(layer, n.post_attention_layernorm);
       const auto mlp = walk.child(layer, n.mlp, "mlp");
-      walk.share(mlp, n.gate_proj, "linear", slots.gate_proj);
-      walk.share(mlp, n.up_proj, "linear", slots.up_proj);
-      walk.share(mlp, n.down_proj, "linear", slots.down_proj);
+      walk.share(mlp, n.gate_proj, "linear");
+      walk.share(mlp, n.up_proj, "linear");
+      walk.share(mlp, n.down_proj, "linear");
       walk.child(mlp, n.act_fn, "activation");
     }
-    walk.share_norm(model, n.norm, norm_);
+    walk.share_norm(model, n.norm);
     walk.child(model, n.rotary_emb, "rotary");
-    if (has_head_) walk.share(top, n.lm_head, "linear", lm_head_);
+    if (has_head_) walk.share(top, n.lm_head, "linear");
   } catch (const Fallback& fallback) {
     // The module may have let go of its weights (moved, sharded, quantised): they must not be kept
     // alive here.
-    if (holds_weights_) {
-      for (auto* slot : slots_) slot->clear_weight();
-    }
-    holds_weights_ = false;
+    model_ = nullptr;
     return fallback.reason;
   }
+  // The same tensor with another shape had its storage swapped: set_weight says so.
+  const auto is_held = [](const layers::WeightedModule* slot, const at::Tensor& weight) {
+    return slot->weight().is_same(weight) && weight.sizes() == slot->shape();
+  };
+  const auto& weights = walk.weights();
+  if (model_ != nullptr && std::ranges::equal(slots_, weights, is_held)) return "";
+  model_ = nullptr;
+  auto model = std::make_shared<models::MistralForCausalLM>(config_);
+  slots_ = slots_in_order(*model, has_head_);
+  for (size_t i = 0; i < weights.size(); ++i) slots_[i]->set_weight(weights[i]);
+  model_ = std::move(model);
   return "";
 }
 

@@ -1,5 +1,7 @@
 #include "mistral_ext/cache/kv_cache.h"
 
+#include <algorithm>
+
 #include "mistral_ext/core/check.h"
 
 namespace mistral_ext::cache {
@@ -11,6 +13,17 @@ KVCache::KVCache(const std::vector<int64_t>& windows) {
     MISTRAL_EXT_CHECK(window >= 0, "cache: a window must be 0 or positive, got {}", window);
     layers_.emplace_back(window);
   }
+}
+
+KVCache KVCache::clone() const {
+  KVCache copy;
+  copy.layers_.reserve(layers_.size());
+  for (const auto& layer : layers_) copy.layers_.push_back(layer.clone());
+  return copy;
+}
+
+bool KVCache::requires_grad() const {
+  return std::ranges::any_of(layers_, [](const auto& layer) { return layer.requires_grad(); });
 }
 
 int64_t KVCache::nbytes() const {
@@ -44,7 +57,6 @@ void KVCache::move_rows(std::span<const RowMove> moves) {
 }
 
 void KVCache::repeat_rows(int64_t repeats) {
-  MISTRAL_EXT_CHECK(repeats > 0, "cache: repeats must be positive, got {}", repeats);
   for (auto& layer : layers_) layer.repeat_rows(repeats);
 }
 

@@ -16,15 +16,18 @@ class KVCache {
   explicit KVCache(const std::vector<int64_t>& windows);
   explicit KVCache(const MistralConfig& config) : KVCache(config.layer_windows) {}
 
+  // A cache with its own copy of the contents: two sequences that begin alike.
+  KVCache clone() const;
+
   KVCacheLayer& layer(int64_t index) { return layers_.at(index); }
   const KVCacheLayer& layer(int64_t index) const { return layers_.at(index); }
   int64_t num_layers() const { return std::ssize(layers_); }
 
   // Tokens seen: the position of the next one where nothing is padded.
   int64_t seen() const { return layers_.front().seen(); }
-  // 0 while the cache is empty.
+  // Rows that there is memory for; 0 before the first tokens.
   int64_t batch_size() const { return layers_.front().batch_size(); }
-  bool requires_grad() const { return layers_.front().requires_grad(); }
+  bool requires_grad() const;
   // Bytes allocated for keys and values.
   int64_t nbytes() const;
 
@@ -38,6 +41,8 @@ class KVCache {
   void reset();
 
  private:
+  KVCache() = default;
+
   std::vector<KVCacheLayer> layers_;
 };
 

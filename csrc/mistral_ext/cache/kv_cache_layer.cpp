@@ -50,7 +50,13 @@ void KVCacheLayer::check_fits(const at::Tensor& key, const at::Tensor& value) co
                     "got {} and {}",
                     c10::str(key.sizes()),
                     c10::str(value.sizes()));
-  if (!key_.defined()) return;
+  MISTRAL_EXT_CHECK(value.scalar_type() == key.scalar_type() && value.device() == key.device(),
+                    "cache: value must have key's dtype {} and device {}, got {} and {}",
+                    c10::toString(key.scalar_type()),
+                    key.device().str(),
+                    c10::toString(value.scalar_type()),
+                    value.device().str());
+  if (!key_.defined() || seen_ == 0) return;
   MISTRAL_EXT_CHECK(
       key.size(0) == key_.size(0), "cache: batch must be {}, got {}", key_.size(0), key.size(0));
   MISTRAL_EXT_CHECK(key.size(2) == key_.size(1) && key.size(3) == key_.size(3),
@@ -67,6 +73,32 @@ void KVCacheLayer::check_fits(const at::Tensor& key, const at::Tensor& value) co
                     "cache: device must be {}, got {}",
                     key_.device().str(),
                     key.device().str());
+}
+
+// Whether the buffers are of the batch, heads, dtype and device of `key`.
+bool KVCacheLayer::is_like(const at::Tensor& key) const {
+  return key.size(0) == key_.size(0) && key.size(2) == key_.size(1) &&
+         key.size(3) == key_.size(3) && key.scalar_type() == key_.scalar_type() &&
+         key.device() == key_.device();
+}
+
+int64_t KVCacheLayer::nbytes() const {
+  if (!key_.defined()) return 0;
+  return static_cast<int64_t>(key_.storage().nbytes() + value_.storage().nbytes());
+}
+
+KVCacheLayer KVCacheLayer::clone() const {
+  KVCacheLayer copy(window_);
+  copy.seen_ = seen_;
+  copy.stored_ = stored_;
+  copy.start_ = start_;
+  copy.reserved_ = reserved_;
+  copy.records_past_ = records_past_;
+  if (key_.defined()) {
+    copy.key_ = key_.clone();
+    copy.value_ = value_.clone();
+  }
+  return copy;
 }
 
 void KVCacheLayer::reserve(int64_t tokens) {
@@ -158,6 +190,10 @@ KVCacheLayer::KeyValue KVCacheLayer::update(const at::Tensor& key,
                                             const at::Tensor& value,
                                             bool differentiable) {
   check_fits(key, value);
+  if (key_.defined() && seen_ == 0 && !is_like(key)) {
+    key_ = at::Tensor();
+    value_ = at::Tensor();
+  }
   const int64_t count = key.size(1);
   KeyValue visible;
   if (differentiable || records_past_) {
@@ -181,8 +217,12 @@ void KVCacheLayer::assign(const at::Tensor& key, const at::Tensor& value, int64_
                     seen,
                     c10::str(key.sizes()),
                     c10::str(value.sizes()));
-  key_ = key;
-  value_ = value;
+  MISTRAL_EXT_CHECK(window_ > 0 || key.size(2) == seen,
+                    "cache: without a window the keys must be those of all {} tokens, got {}",
+                    seen,
+                    key.size(2));
+  key_ = key.clone();
+  value_ = value.clone();
   start_ = 0;
   stored_ = key.size(2);
   seen_ = seen;
@@ -190,12 +230,13 @@ void KVCacheLayer::assign(const at::Tensor& key, const at::Tensor& value, int64_
   if (!records_past_) trim();
 }
 
-// Leaves what the window needs, in order from slot 0.
+// Leaves what the window needs, in order from slot 0, in a buffer that can be a ring again.
 void KVCacheLayer::trim() {
-  if (window_ == 0 || stored_ < window_) return;
-  key_ = ordered(key_, window_ - 1);
-  value_ = ordered(value_, window_ - 1);
-  stored_ = window_ - 1;
+  if (window_ == 0 || (stored_ < window_ && capacity() <= window_)) return;
+  const int64_t keep = std::min(stored_, window_ - 1);
+  key_ = ordered(key_, keep);
+  value_ = ordered(value_, keep);
+  stored_ = keep;
   start_ = 0;
 }
 
@@ -272,6 +313,7 @@ void KVCacheLayer::move_rows(std::span<const RowMove> moves) {
 }
 
 void KVCacheLayer::repeat_rows(int64_t repeats) {
+  MISTRAL_EXT_CHECK(repeats > 0, "cache: repeats must be positive, got {}", repeats);
   if (!key_.defined()) return;
   key_ = key_.repeat_interleave(repeats, 0);
   value_ = value_.repeat_interleave(repeats, 0);
@@ -282,7 +324,8 @@ void KVCacheLayer::reset() {
   seen_ = 0;
   stored_ = 0;
   start_ = 0;
-  if (requires_grad()) {
+  const bool is_wide = window_ > 0 && capacity() > window_;  // the past was recorded
+  if (requires_grad() || is_wide) {
     key_ = at::Tensor();
     value_ = at::Tensor();
   }

@@ -40,6 +40,14 @@ class KVCacheLayer {
   // window: 0 for full attention.
   explicit KVCacheLayer(int64_t window = 0) : window_(window) {}
 
+  // A copy would write into the same slots: clone() has its own.
+  KVCacheLayer(const KVCacheLayer&) = delete;
+  KVCacheLayer& operator=(const KVCacheLayer&) = delete;
+  KVCacheLayer(KVCacheLayer&&) = default;
+  KVCacheLayer& operator=(KVCacheLayer&&) = default;
+  ~KVCacheLayer() = default;
+  KVCacheLayer clone() const;
+
   struct KeyValue {
     at::Tensor key;    // [batch, keys, kv_heads, head_dim]
     at::Tensor value;  // the same
@@ -47,7 +55,7 @@ class KVCacheLayer {
 
   // Appends key and value, [batch, new, kv_heads, head_dim], and returns what the queries of the
   // new tokens attend to: `extent(new)` describes its order. Throws ValueError where batch, heads,
-  // dtype or device differ from what the cache holds.
+  // dtype or device differ from what the cache holds; one that has seen nothing takes any.
   //   differentiable: the graph through the cache is wanted.
   KeyValue update(const at::Tensor& key, const at::Tensor& value, bool differentiable = false);
 
@@ -55,7 +63,9 @@ class KVCacheLayer {
   KeyExtent extent(int64_t new_tokens, bool differentiable = false) const;
 
   // A graph hangs on the contents.
-  bool requires_grad() const { return key_.defined() && key_.requires_grad(); }
+  bool requires_grad() const {
+    return key_.defined() && (key_.requires_grad() || value_.requires_grad());
+  }
 
   // Makes room for `tokens` in all (never more than a window needs), so that later appends allocate
   // nothing. Takes effect at the first update where the cache is still empty.
@@ -69,17 +79,15 @@ class KVCacheLayer {
   // Slots allocated.
   int64_t capacity() const { return key_.defined() ? key_.size(2) : 0; }
   // Bytes allocated for keys and values.
-  int64_t nbytes() const {
-    return key_.defined() ? static_cast<int64_t>(key_.nbytes() + value_.nbytes()) : 0;
-  }
+  int64_t nbytes() const;
 
   // What a later token can still see, oldest first: [batch, kv_heads, kept, head_dim], at most
   // window - 1 of them (all while past is recorded). A view where the slots are in order.
   at::Tensor keys() const { return ordered(key_, kept()); }
   at::Tensor values() const { return ordered(value_, kept()); }
 
-  // Replaces the contents: key and value are [batch, kv_heads, kept, head_dim], the last of `seen`
-  // tokens; of those, what a window needs is kept.
+  // Replaces the contents by copies: key and value are [batch, kv_heads, kept, head_dim], the last
+  // of `seen` tokens (all of them without a window); of those, what a window needs is kept.
   void assign(const at::Tensor& key, const at::Tensor& value, int64_t seen);
 
   // Forgets the newest `tokens`. Throws RuntimeError where a window has already overwritten what
@@ -99,13 +107,14 @@ class KVCacheLayer {
   void move_rows(std::span<const RowMove> moves);
   void repeat_rows(int64_t repeats);
 
-  // Empties the cache and keeps the memory.
+  // Empties the cache and keeps the memory that a new sequence can use.
   void reset();
 
  private:
   int64_t kept() const;
   at::Tensor ordered(const at::Tensor& buffer, int64_t newest) const;
   void check_fits(const at::Tensor& key, const at::Tensor& value) const;
+  bool is_like(const at::Tensor& key) const;
   void ensure_capacity(int64_t slots, const at::Tensor& like);
   void make_writable();
   void copy_buffers();

@@ -95,6 +95,9 @@ std::vector<int64_t> read_windows(const ConfigReader& reader, const MistralConfi
   return windows;
 }
 
+// More than any model has, and few enough that a list of them is small.
+constexpr int64_t kMostLayers = 100'000;
+
 void check_positive(const char* name, int64_t value) {
   MISTRAL_EXT_CHECK(value > 0, "config: {} must be positive, got {}", name, value);
 }
@@ -102,15 +105,20 @@ void check_positive(const char* name, int64_t value) {
 void validate_rope(const RopeParameters& rope) {
   MISTRAL_EXT_CHECK(
       rope.rope_theta > 0.0, "config: rope_theta must be positive, got {}", rope.rope_theta);
+  MISTRAL_EXT_CHECK(
+      rope.original_max_position_embeddings.value_or(1) > 0,
+      "config: rope_parameters: original_max_position_embeddings must be positive, got {}",
+      rope.original_max_position_embeddings.value_or(1));
   if (rope.rope_type == "default") return;
   MISTRAL_EXT_CHECK(rope.factor.has_value() && *rope.factor > 0.0,
                     "config: rope_parameters: factor must be positive for rope_type {}, got {}",
                     rope.rope_type,
                     rope.factor ? std::to_string(*rope.factor) : "none");
-  MISTRAL_EXT_CHECK(
-      rope.original_max_position_embeddings.value_or(1) > 0,
-      "config: rope_parameters: original_max_position_embeddings must be positive, got {}",
-      rope.original_max_position_embeddings.value_or(1));
+  MISTRAL_EXT_CHECK(rope.beta_fast > 0.0 && rope.beta_slow > 0.0,
+                    "config: rope_parameters: beta_fast and beta_slow must be positive, got {} and "
+                    "{}",
+                    rope.beta_fast,
+                    rope.beta_slow);
   if (rope.rope_type != "llama3") return;
   MISTRAL_EXT_CHECK(rope.low_freq_factor > 0.0 && rope.high_freq_factor > rope.low_freq_factor,
                     "config: rope_parameters: high_freq_factor must be above low_freq_factor > 0, "
@@ -142,6 +150,10 @@ MistralConfig MistralConfig::from_map(const ConfigMap& map) {
           .value_or(reader.has("num_key_value_heads") ? config.num_attention_heads : 8);
   check_positive("num_attention_heads", config.num_attention_heads);
   check_positive("num_hidden_layers", config.num_hidden_layers);
+  MISTRAL_EXT_CHECK(config.num_hidden_layers <= kMostLayers,
+                    "config: num_hidden_layers must be at most {}, got {}",
+                    kMostLayers,
+                    config.num_hidden_layers);
   const int64_t derived_head_dim = config.model_type == "ministral3" && !reader.has("head_dim")
                                        ? 128
                                        : config.hidden_size / config.num_attention_heads;

@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "mistral_ext/core/check.h"
+#include "mistral_ext/models/visibility_plan.h"
 
 namespace mistral_ext::generation {
 namespace {
@@ -135,6 +136,7 @@ Prompt prepare_prompt(const models::MistralForCausalLM& model,
                     c10::str(inputs.inputs_embeds.sizes()));
   prompt.max_length = choose_max_length(config, prompt.sequences.size(1));
 
+  if (inputs.cache != nullptr) models::check_cache(*inputs.cache, model.config(), prompt.batch);
   prompt.past = inputs.cache == nullptr ? 0 : inputs.cache->seen();
   const int64_t given = has_embeds ? inputs.inputs_embeds.size(1) : prompt.sequences.size(1);
   const int64_t cached = cached_columns(inputs, given, prompt.past);

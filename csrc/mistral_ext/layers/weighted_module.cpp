@@ -8,18 +8,30 @@ namespace mistral_ext::layers {
 
 WeightedModule::WeightedModule(const char* type_name, at::IntArrayRef weight_shape)
     : torch::nn::Module(type_name), shape_(weight_shape.vec()) {
-  register_parameter("weight",
-                     at::empty(weight_shape, at::TensorOptions().device(at::kMeta)),
-                     /*requires_grad=*/false);
+  weight_ = register_parameter("weight",
+                               at::empty(weight_shape, at::TensorOptions().device(at::kMeta)),
+                               /*requires_grad=*/false);
 }
 
-void WeightedModule::set_weight(const at::Tensor& weight) {
+void WeightedModule::check_shape(const at::Tensor& weight) const {
   MISTRAL_EXT_CHECK(weight.sizes() == shape(),
                     "{}: weight must have shape {}, got {}",
                     name(),
                     c10::str(shape()),
                     c10::str(weight.sizes()));
-  parameters_[0].value() = weight;
+}
+
+void WeightedModule::set_weight(const at::Tensor& weight) {
+  check_shape(weight);
+  weight_ = weight;
+  parameters_.clear();
+  parameters_.insert("weight", weight);
+}
+
+void WeightedModule::tie_weight(const at::Tensor& weight) {
+  check_shape(weight);
+  weight_ = weight;
+  parameters_.clear();
 }
 
 }  // namespace mistral_ext::layers

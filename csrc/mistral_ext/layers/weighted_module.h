@@ -14,7 +14,7 @@ class WeightedModule : public torch::nn::Module {
  public:
   WeightedModule(const char* type_name, at::IntArrayRef weight_shape);
 
-  const at::Tensor& weight() const { return parameters_[0].value(); }
+  const at::Tensor& weight() const { return weight_; }
 
   // What the weight's shape has to be.
   at::IntArrayRef shape() const { return shape_; }
@@ -22,11 +22,15 @@ class WeightedModule : public torch::nn::Module {
   // Throws ValueError where the shape differs.
   void set_weight(const at::Tensor& weight);
 
-  // Lets go of the weight; set_weight must come before the next use.
-  void clear_weight() { parameters_[0].value() = at::Tensor(); }
+  // Uses a weight that is another module's parameter: it is none of this one's, so that an
+  // optimizer that is given all parameters gets it once.
+  void tie_weight(const at::Tensor& weight);
 
  private:
+  void check_shape(const at::Tensor& weight) const;
+
   std::vector<int64_t> shape_;
+  at::Tensor weight_;
 };
 
 }  // namespace mistral_ext::layers

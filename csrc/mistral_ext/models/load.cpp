@@ -46,15 +46,25 @@ void load_parameters(MistralForCausalLM& model, const io::StateDict& state) {
     check_tensor(source, entry->second, module->shape());
     found.emplace(name, entry->second);
   }
-  const auto device = found.begin()->second.device();
+  const auto& first = found.at(kEmbedding);
   for (const auto& [name, tensor] : found) {
-    MISTRAL_EXT_CHECK(tensor.device() == device,
-                      "load: {} must be on {} as the others, got {}",
-                      name,
-                      device.str(),
-                      tensor.device().str());
+    MISTRAL_EXT_CHECK(
+        tensor.device() == first.device() && tensor.scalar_type() == first.scalar_type(),
+        "load: {} must be {} on {} as the embedding, got {} on {}",
+        name,
+        c10::toString(first.scalar_type()),
+        first.device().str(),
+        c10::toString(tensor.scalar_type()),
+        tensor.device().str());
   }
-  for (const auto& [name, module] : modules) module->set_weight(found.at(name));
+  for (const auto& [name, module] : modules) {
+    const auto& weight = found.at(name);
+    if (name == kHead && weight.is_same(first)) {
+      module->tie_weight(weight);
+    } else {
+      module->set_weight(weight);
+    }
+  }
 }
 
 void set_parameter(MistralForCausalLM& model, const std::string& name, const at::Tensor& tensor) {

@@ -48,12 +48,7 @@ bool MistralModel::is_differentiable(const ModelInputs& inputs) const {
 }
 
 ModelOutputs MistralModel::forward(const ModelInputs& inputs) {
-  check_inputs(inputs, config_.hidden_size);
-  MISTRAL_EXT_CHECK(
-      inputs.cache == nullptr || inputs.cache->num_layers() == config_.num_hidden_layers,
-      "past_key_values must have num_hidden_layers = {} layers, got {}",
-      config_.num_hidden_layers,
-      inputs.cache == nullptr ? 0 : inputs.cache->num_layers());
+  check_inputs(inputs, config_);
   const bool differentiable = is_differentiable(inputs);
   ResidualStream stream;
   stream.sum = inputs.inputs_embeds.defined() ? inputs.inputs_embeds

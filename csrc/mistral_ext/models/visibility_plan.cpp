@@ -41,12 +41,33 @@ at::Tensor in_slot_order(const at::Tensor& mask, int64_t rotation) {
   return rotation == 0 ? mask : at::roll(mask, {rotation}, {mask.dim() - 1});
 }
 
-void check_attention_mask(const ModelInputs& inputs, const Shape& shape) {
+// Looked at before any layer runs, so that nothing has entered the cache when it fails. The number
+// of keys is known to plan_visibility.
+void check_heads(const char* name, const at::Tensor& mask, const Shape& shape, int64_t heads) {
+  const auto fits = [&](int64_t dim, int64_t size) {
+    return mask.size(dim) == size || mask.size(dim) == 1;
+  };
+  MISTRAL_EXT_CHECK(fits(0, shape.batch) && fits(1, heads) && fits(2, shape.seq),
+                    "{} of 4 dimensions must have shape [{}, {}, {}, keys] or 1 in their place, "
+                    "got {}",
+                    name,
+                    shape.batch,
+                    heads,
+                    shape.seq,
+                    c10::str(mask.sizes()));
+}
+
+void check_attention_mask(const ModelInputs& inputs, const Shape& shape, int64_t heads) {
   const auto& mask = inputs.attention_mask;
   MISTRAL_EXT_CHECK(mask.dim() == 2 || mask.dim() == 4,
                     "attention_mask must have 2 or 4 dimensions, got {}",
                     mask.dim());
-  if (mask.dim() == 4) return;  // ops::attention knows the number of keys and heads
+  if (mask.dim() == 4) {
+    MISTRAL_EXT_CHECK(mask.scalar_type() == at::kBool || mask.is_floating_point(),
+                      "attention_mask of 4 dimensions must be bool or floating point, got {}",
+                      c10::toString(mask.scalar_type()));
+    return check_heads("attention_mask", mask, shape, heads);
+  }
   const int64_t past = inputs.cache == nullptr ? 0 : inputs.cache->seen();
   MISTRAL_EXT_CHECK(
       mask.size(0) == shape.batch && mask.size(1) == past + shape.seq,
@@ -58,20 +79,21 @@ void check_attention_mask(const ModelInputs& inputs, const Shape& shape) {
       c10::str(mask.sizes()));
 }
 
-void check_qk_mask(const ModelInputs& inputs, const Shape& shape) {
+void check_qk_mask(const ModelInputs& inputs, const Shape& shape, int64_t heads) {
   const auto& mask = inputs.qk_mask;
   MISTRAL_EXT_CHECK(!inputs.attention_mask.defined(),
                     "forward: at most one of attention_mask and qk_mask must be given, got both");
   MISTRAL_EXT_CHECK(mask.scalar_type() == at::kBool,
                     "qk_mask must be bool, got {}",
                     c10::toString(mask.scalar_type()));
-  // ops::attention knows the number of heads.
   const int64_t past = inputs.cache == nullptr ? 0 : inputs.cache->seen();
   MISTRAL_EXT_CHECK(mask.dim() == 4 && (mask.size(0) == shape.batch || mask.size(0) == 1) &&
-                        mask.size(2) == shape.seq && mask.size(3) == past + shape.seq,
-                    "qk_mask must have shape [{} or 1, heads or 1, {}, {}] ({} cached and {} new "
+                        (mask.size(1) == heads || mask.size(1) == 1) && mask.size(2) == shape.seq &&
+                        mask.size(3) == past + shape.seq,
+                    "qk_mask must have shape [{} or 1, {} or 1, {}, {}] ({} cached and {} new "
                     "keys), got {}",
                     shape.batch,
+                    heads,
                     shape.seq,
                     past + shape.seq,
                     past,
@@ -81,7 +103,25 @@ void check_qk_mask(const ModelInputs& inputs, const Shape& shape) {
 
 }  // namespace
 
-void check_inputs(const ModelInputs& inputs, int64_t hidden_size) {
+void check_cache(const cache::KVCache& cache, const MistralConfig& config, int64_t batch) {
+  MISTRAL_EXT_CHECK(cache.num_layers() == config.num_hidden_layers,
+                    "past_key_values must have num_hidden_layers = {} layers, got {}",
+                    config.num_hidden_layers,
+                    cache.num_layers());
+  for (int64_t i = 0; i < cache.num_layers(); ++i) {
+    MISTRAL_EXT_CHECK(cache.layer(i).window() == config.layer_windows[i],
+                      "past_key_values must keep this model's window {} in layer {}, got {}",
+                      config.layer_windows[i],
+                      i,
+                      cache.layer(i).window());
+  }
+  MISTRAL_EXT_CHECK(cache.seen() == 0 || cache.batch_size() == batch,
+                    "past_key_values must hold a batch of {}, got {}",
+                    batch,
+                    cache.batch_size());
+}
+
+void check_inputs(const ModelInputs& inputs, const MistralConfig& config) {
   const bool has_ids = inputs.input_ids.defined();
   MISTRAL_EXT_CHECK(has_ids != inputs.inputs_embeds.defined(),
                     "forward: exactly one of input_ids and inputs_embeds must be given, got {}",
@@ -94,9 +134,9 @@ void check_inputs(const ModelInputs& inputs, int64_t hidden_size) {
                       c10::toString(ids.scalar_type()));
   } else {
     const auto& x = inputs.inputs_embeds;
-    MISTRAL_EXT_CHECK(x.dim() == 3 && x.size(2) == hidden_size,
+    MISTRAL_EXT_CHECK(x.dim() == 3 && x.size(2) == config.hidden_size,
                       "inputs_embeds must have shape [batch, seq, {}], got {}",
-                      hidden_size,
+                      config.hidden_size,
                       c10::str(x.sizes()));
   }
   const Shape shape = shape_of(inputs);
@@ -116,28 +156,18 @@ void check_inputs(const ModelInputs& inputs, int64_t hidden_size) {
                       "position_ids must be int64 or int32, got {}",
                       c10::toString(positions.scalar_type()));
   }
-  if (inputs.cache != nullptr && inputs.cache->batch_size() > 0) {
-    MISTRAL_EXT_CHECK(inputs.cache->batch_size() == shape.batch,
-                      "past_key_values must hold a batch of {}, got {}",
-                      shape.batch,
-                      inputs.cache->batch_size());
-  }
-  if (inputs.attention_mask.defined()) check_attention_mask(inputs, shape);
-  if (inputs.qk_mask.defined()) check_qk_mask(inputs, shape);
+  if (inputs.cache != nullptr) check_cache(*inputs.cache, config, shape.batch);
+  const int64_t heads = config.num_attention_heads;
+  if (inputs.attention_mask.defined()) check_attention_mask(inputs, shape, heads);
+  if (inputs.qk_mask.defined()) check_qk_mask(inputs, shape, heads);
 }
 
 namespace {
 
 // Looked at before any layer runs, so that nothing has entered the cache when it fails.
-void check_keys(const at::Tensor& mask, const Shape& shape, int64_t keys) {
-  const auto fits = [&](int64_t dim, int64_t size) {
-    return mask.size(dim) == size || mask.size(dim) == 1;
-  };
-  MISTRAL_EXT_CHECK(fits(0, shape.batch) && fits(2, shape.seq) && fits(3, keys),
-                    "attention_mask of 4 dimensions must have shape [{}, heads, {}, {}] or 1 in "
-                    "their place, got {}",
-                    shape.batch,
-                    shape.seq,
+void check_keys(const at::Tensor& mask, int64_t keys) {
+  MISTRAL_EXT_CHECK(mask.size(3) == keys || mask.size(3) == 1,
+                    "attention_mask of 4 dimensions must have {} keys (or 1), got {}",
                     keys,
                     c10::str(mask.sizes()));
 }
@@ -157,7 +187,7 @@ layers::Visibility plan_visibility(const ModelInputs& inputs,
   if (mask.defined() && mask.dim() == 4) {
     layers::Visibility plan;
     plan.is_causal = false;
-    check_keys(mask, shape, extent.length);
+    check_keys(mask, extent.length);
     plan.mask = in_slot_order(mask, extent.rotation);
     return plan;
   }

@@ -171,8 +171,11 @@ std::tuple<at::Tensor, at::Tensor> attention_reference(
     const auto total = weights.sum(-1, /*keepdim=*/true);
     weights.div_(total.masked_fill(total.eq(0), 1));
     const auto grouped = weights.view({problem.batch(), problem.kv_heads(), -1, weights.size(3)});
+    auto product = at::matmul(grouped, slice_keys(value, block));
+    // 0 times an infinite value is not 0.
+    const auto nothing = total.eq(0).view({problem.batch(), problem.kv_heads(), -1, 1});
     output.slice(1, begin, block.end)
-        .copy_(join_heads(problem, at::matmul(grouped, slice_keys(value, block)), rows));
+        .copy_(join_heads(problem, product.masked_fill_(nothing, 0), rows));
     logsumexp.slice(2, begin, block.end).copy_(total.log_().add_(shift).squeeze(-1));
   }
   return {output, logsumexp};

@@ -28,6 +28,19 @@ void check_writable(const char* argument, const at::Tensor& cache) {
                     c10::str(cache.sym_strides()));
 }
 
+struct Bytes {
+  const char* begin;
+  const char* end;
+};
+
+// From a tensor's first byte to its last; what lies between may belong to others.
+Bytes extent(const at::Tensor& x) {
+  int64_t last = 0;
+  for (int64_t d = 0; d < x.dim(); ++d) last += (x.size(d) - 1) * x.stride(d);
+  const auto* begin = static_cast<const char*>(x.const_data_ptr());
+  return {begin, begin + (last + 1) * x.element_size()};
+}
+
 // Token i goes to slot (start + i) mod capacity: at most two runs of consecutive slots.
 struct Run {
   int64_t slot, token, length;
@@ -82,6 +95,29 @@ void check_kv_cache_update(const at::Tensor& key_cache,
   MISTRAL_EXT_CHECK(at_least(start, 0), "{}: start must be >= 0, got {}", kName, c10::str(start));
 }
 
+void check_kv_cache_memory(const at::Tensor& key_cache,
+                           const at::Tensor& value_cache,
+                           const at::Tensor& key,
+                           const at::Tensor& value) {
+  if (key_cache.numel() == 0 || key.numel() == 0) return;
+  const auto shared = at::get_overlap_status(key_cache, value_cache);
+  MISTRAL_EXT_CHECK(shared != at::MemOverlapStatus::Full && shared != at::MemOverlapStatus::Partial,
+                    "{}: value_cache must not share key_cache's memory",
+                    kName);
+  const auto check = [](const char* argument, const at::Tensor& tokens, const at::Tensor& cache) {
+    const Bytes a = extent(tokens);
+    const Bytes b = extent(cache);
+    MISTRAL_EXT_CHECK(a.end <= b.begin || b.end <= a.begin,
+                      "{}: {} must not lie in the caches' memory",
+                      kName,
+                      argument);
+  };
+  for (const at::Tensor* cache : {&key_cache, &value_cache}) {
+    check("key", key, *cache);
+    check("value", value, *cache);
+  }
+}
+
 void check_kv_cache_update_backward(const at::Tensor& grad_cache,
                                     const c10::SymInt& start,
                                     const c10::SymInt& length) {
@@ -123,6 +159,7 @@ void kv_cache_update_reference_(const at::Tensor& key_cache,
                                 const at::Tensor& value,
                                 c10::SymInt start) {
   check_kv_cache_update(key_cache, value_cache, key, value, start);
+  check_kv_cache_memory(key_cache, value_cache, key, value);
   const auto [head, tail] =
       runs(start.guard_int(__FILE__, __LINE__), key.size(1), key_cache.size(2));
   const auto write = [](const at::Tensor& cache, const at::Tensor& tokens, const Run& run) {

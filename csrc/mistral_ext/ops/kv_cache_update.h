@@ -41,6 +41,11 @@ void check_kv_cache_update(const at::Tensor& key_cache,
                            const at::Tensor& key,
                            const at::Tensor& value,
                            const c10::SymInt& start);
+// The caches and the tokens lie apart. For backends with memory: Meta does not call it.
+void check_kv_cache_memory(const at::Tensor& key_cache,
+                           const at::Tensor& value_cache,
+                           const at::Tensor& key,
+                           const at::Tensor& value);
 void check_kv_cache_update_backward(const at::Tensor& grad_cache,
                                     const c10::SymInt& start,
                                     const c10::SymInt& length);

@@ -9,9 +9,12 @@
 namespace mistral_ext::ops {
 namespace {
 
-// Whether the dispatcher would do nothing but call the CPU kernel.
+// Whether the dispatcher would do nothing but call the CPU kernel: no lazy negation, no tensor of
+// Python's or of a transform.
 bool is_plain_cpu(const at::Tensor& x) {
-  return x.is_cpu() && !x.unsafeGetTensorImpl()->is_python_dispatch();
+  constexpr c10::DispatchKeySet kPassed =
+      c10::autograd_dispatch_keyset_with_ADInplaceOrView | c10::autocast_dispatch_keyset;
+  return x.key_set() - kPassed == c10::DispatchKeySet(c10::DispatchKey::CPU);
 }
 
 bool can_share_a_region(const at::Tensor& x, at::ArrayRef<at::Tensor> weights) {

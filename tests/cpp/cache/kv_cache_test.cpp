@@ -217,6 +217,72 @@ TEST(KVCacheLayer, NamesWhatDoesNotFit) {
   EXPECT_EQ(message(tokens(2, 1).narrow(2, 0, 1)),
             "cache: heads and head_dim must be 2 and 4, got 1 and 4");
   EXPECT_EQ(layer.seen(), 2);
+  KVCacheLayer empty;
+  EXPECT_THROW(empty.update(tokens(0, 1), tokens(0, 1).to(torch::kDouble)), c10::ValueError);
+  EXPECT_FALSE(empty.is_initialized());
+  EXPECT_THROW(layer.repeat_rows(0), c10::ValueError);
+}
+
+TEST(KVCacheLayer, IsARingAgainAfterItsPastWasRecorded) {
+  for (const bool empties : {false, true}) {
+    KVCacheLayer layer(4);
+    layer.record_past();
+    layer.update(tokens(0, 9), tokens(0, 9).neg());
+    if (empties) {
+      layer.reset();
+    } else {
+      layer.drop_last(7);
+    }
+    layer.record_past(false);
+    feed(layer, {1, 1, 1, 1, 1, 3, 1, 1}, empties ? 0 : 2);
+    EXPECT_LE(layer.capacity(), 4);
+  }
+}
+
+TEST(KVCacheLayer, AGraphOnEitherOfKeysAndValuesIsKept) {
+  for (const bool on_key : {false, true}) {
+    KVCacheLayer layer;
+    const auto key = tokens(0, 3).requires_grad_(on_key);
+    const auto value = tokens(0, 3).requires_grad_(!on_key);
+    layer.update(key, value, /*differentiable=*/true);
+    EXPECT_TRUE(layer.requires_grad());
+  }
+  KVCache cache(std::vector<int64_t>{0, 0});
+  cache.layer(0).update(tokens(0, 3), tokens(0, 3));
+  cache.layer(1).update(tokens(0, 3).requires_grad_(), tokens(0, 3), /*differentiable=*/true);
+  EXPECT_TRUE(cache.requires_grad());
+}
+
+TEST(KVCacheLayer, TakesAnotherBatchAndDtypeOnceItIsEmpty) {
+  KVCacheLayer layer;
+  layer.update(tokens(0, 3), tokens(0, 3));
+  layer.reset();
+  layer.update(tokens(0, 2, 3).to(torch::kDouble), tokens(0, 2, 3).to(torch::kDouble));
+  EXPECT_EQ(layer.batch_size(), 3);
+  EXPECT_EQ(layer.keys().scalar_type(), torch::kDouble);
+}
+
+TEST(KVCacheLayer, KeepsItsOwnCopyOfWhatIsAssigned) {
+  KVCacheLayer layer;
+  const auto given = tokens(0, 5).transpose(1, 2).contiguous();
+  layer.assign(given, given, 5);
+  layer.drop_last(2);
+  layer.update(tokens(7, 1), tokens(8, 1));
+  EXPECT_EQ(positions(given, 2), range(0, 5));
+  EXPECT_EQ(positions(layer.values(), 2), (std::vector<int64_t>{0, 1, 2, 8}));
+  EXPECT_THROW(layer.assign(given, given, 9), c10::ValueError);  // four of nine are missing
+}
+
+TEST(KVCache, AClonesTokensAreItsOwn) {
+  KVCache cache(std::vector<int64_t>{0, 4});
+  for (int i = 0; i < 2; ++i) cache.layer(i).update(tokens(0, 3), tokens(0, 3));
+  KVCache fork = cache.clone();
+  for (int i = 0; i < 2; ++i) {
+    fork.layer(i).update(tokens(9, 1), tokens(9, 1));
+    cache.layer(i).update(tokens(3, 1), tokens(3, 1));
+    EXPECT_EQ(positions(cache.layer(i).keys(), 2).back(), 3);
+    EXPECT_EQ(positions(fork.layer(i).keys(), 2).back(), 9);
+  }
 }
 
 TEST(KVCache, ResetsAndKeepsTheMemory) {

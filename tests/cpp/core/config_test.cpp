@@ -93,6 +93,15 @@ TEST(MistralConfig, NamesTheFieldThatCannotWork) {
       "config: rope_type must be one of default, linear, dynamic, yarn, llama3, got longrope");
   EXPECT_EQ(message_with("rope_parameters", {ConfigMap{{"rope_type", {"yarn"}}}}),
             "config: rope_parameters: factor must be positive for rope_type yarn, got none");
+  const ConfigMap yarn{{"rope_type", {"yarn"}}, {"factor", {2.0}}, {"beta_fast", {-1.0}}};
+  EXPECT_EQ(message_with("rope_parameters", {yarn}),
+            "config: rope_parameters: beta_fast and beta_slow must be positive, got -1 and 1");
+  const ConfigMap zero{{"rope_type", {"default"}},
+                       {"original_max_position_embeddings", {int64_t{0}}}};
+  EXPECT_EQ(message_with("rope_parameters", {zero}),
+            "config: rope_parameters: original_max_position_embeddings must be positive, got 0");
+  EXPECT_EQ(message_with("num_hidden_layers", {int64_t{1} << 60}),
+            "config: num_hidden_layers must be at most 100000, got 1152921504606846976");
 }
 
 TEST(MistralConfig, AMissingThetaIsAnError) {

@@ -97,6 +97,26 @@ TEST(MistralForCausalLM, ATiedHeadMayBeAbsentFromTheState) {
   EXPECT_EQ(logits_of(*model, inputs).size(2), 61);
 }
 
+TEST(MistralForCausalLM, ATiedHeadIsOneParameterToAnOptimiser) {
+  auto config = tiny_config();
+  config.tie_word_embeddings = true;
+  const auto model = std::make_shared<MistralForCausalLM>(config);
+  auto state = state_dict(*tiny_model());
+  state.erase("lm_head.weight");
+  load_parameters(*model, state);
+  const auto parameters = model->parameters();
+  EXPECT_EQ(parameters.size(), state.size());
+  for (const auto& parameter : parameters) parameter.requires_grad_();
+  const auto& embedding = model->model().embed_tokens().weight();
+  const auto before = embedding.detach().clone();
+  torch::optim::SGD optimiser(parameters, torch::optim::SGDOptions(0.5));
+  ModelInputs inputs;
+  inputs.input_ids = ids(1, 3);
+  model->forward(inputs).logits.sum().backward();
+  optimiser.step();
+  EXPECT_TRUE(torch::equal(embedding, before - 0.5 * embedding.grad()));
+}
+
 std::string message_of(const std::function<void()>& action) {
   try {
     action();
@@ -140,6 +160,10 @@ TEST(MistralForCausalLM, RefusesACacheOfAnotherModelOrBatchAndLeavesItAlone) {
   inputs.cache = &other;
   EXPECT_EQ(message_of([&] { logits_of(*model, inputs); }),
             "past_key_values must have num_hidden_layers = 2 layers, got 3");
+  cache::KVCache windowed(std::vector<int64_t>{0, 4});
+  inputs.cache = &windowed;
+  EXPECT_EQ(message_of([&] { logits_of(*model, inputs); }),
+            "past_key_values must keep this model's window 0 in layer 1, got 4");
   cache::KVCache cache(model->config());
   inputs.cache = &cache;
   logits_of(*model, inputs);
@@ -147,6 +171,31 @@ TEST(MistralForCausalLM, RefusesACacheOfAnotherModelOrBatchAndLeavesItAlone) {
   EXPECT_EQ(message_of([&] { logits_of(*model, inputs); }),
             "past_key_values must hold a batch of 3, got 2");
   EXPECT_EQ(cache.seen(), 5);
+}
+
+TEST(MistralForCausalLM, LeavesTheCacheAloneWhereAnArgumentDoesNotFit) {
+  const auto model = tiny_model();
+  cache::KVCache cache(model->config());
+  const auto message = [&](const std::function<void(ModelInputs&)>& change,
+                           const LogitsToKeep& keep = 0) {
+    ModelInputs inputs;
+    inputs.input_ids = ids(2, 5);
+    inputs.cache = &cache;
+    change(inputs);
+    return message_of([&] { model->forward(inputs, keep); });
+  };
+  const auto nothing = [](ModelInputs&) {};
+  EXPECT_EQ(message([](auto& in) { in.attention_mask = torch::ones({2, 3, 5, 5}); }),
+            "attention_mask of 4 dimensions must have shape [2, 4, 5, keys] or 1 in their place, "
+            "got [2, 3, 5, 5]");
+  EXPECT_EQ(message([](auto& in) { in.attention_mask = torch::ones({2, 1, 5, 5}, torch::kLong); }),
+            "attention_mask of 4 dimensions must be bool or floating point, got Long");
+  EXPECT_EQ(message([](auto& in) { in.qk_mask = torch::ones({2, 3, 5, 5}, torch::kBool); }),
+            "qk_mask must have shape [2 or 1, 4 or 1, 5, 5] (0 cached and 5 new keys), got [2, 3, "
+            "5, 5]");
+  EXPECT_EQ(message(nothing, -1), "logits_to_keep must not be negative, got -1");
+  EXPECT_EQ(message(nothing, torch::tensor({0, 99})), "logits_to_keep must be in [0, 5), got 99");
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(cache.layer(i).seen(), 0);
 }
 
 TEST(LoadParameters, LeavesTheModelAsItWasWhenOneTensorDoesNotFit) {
@@ -159,6 +208,9 @@ TEST(LoadParameters, LeavesTheModelAsItWasWhenOneTensorDoesNotFit) {
   state.erase("model.norm.weight");
   EXPECT_EQ(message_of([&] { load_parameters(*model, state); }),
             "load: model.norm.weight is missing");
+  state["model.norm.weight"] = torch::ones({48}, torch::kDouble);
+  EXPECT_EQ(message_of([&] { load_parameters(*model, state); }),
+            "load: model.norm.weight must be Float on cpu as the embedding, got Double on cpu");
   state["model.norm.weight"] = torch::ones({48});
   state["model.nonsense"] = torch::ones({1});
   EXPECT_EQ(message_of([&] { load_parameters(*model, state); }),

@@ -122,3 +122,8 @@ def test_says_that_scores_with_a_nan_cannot_be_drawn_from(full_twins, device):
     full_twins.ours.state_dict()["model.norm.weight"].fill_(NAN)
     with pytest.raises(RuntimeError, match="probability tensor contains"):
         call(full_twins, {"input_ids": ids}, top_k=5)
+
+
+def test_generate_without_a_model():
+    with pytest.raises(TypeError):
+        _C.generate(None, input_ids=torch.ones(1, 2).long(), config=_C.GenerationConfig())

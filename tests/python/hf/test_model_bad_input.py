@@ -36,7 +36,7 @@ CASES = {
     ),
     "mask of other keys": (
         {"input_ids": IDS, "attention_mask": torch.ones(2, 1, 6, 7, dtype=torch.bool)},
-        r"attention_mask of 4 dimensions must have shape \[2, heads, 6, 6\]",
+        r"attention_mask of 4 dimensions must have 6 keys \(or 1\), got \[2, 1, 6, 7\]",
     ),
     "embeddings too narrow": (
         {"inputs_embeds": torch.zeros(2, 6, 63)},

@@ -159,3 +159,51 @@ def test_what_modules_took_from_the_configuration_they_keep(device):
     model.config.sliding_window = 1000  # makes the C++ model anew
     assert_close_to_scale(model(ids).logits, hf_model(ids).logits)
     assert_ran(model, "native")
+
+
+class ReplacesWeights:
+    """A streamer that changes the model while it generates."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def put(self, tokens):
+        handle = self.model.lm_head.register_forward_hook(lambda *_: None)
+        mistral_ext.path_report(self.model)
+        handle.remove()
+        self.model.lm_head.weight = nn.Parameter(self.model.lm_head.weight.detach().clone())
+        mistral_ext.path_report(self.model)
+
+    def end(self):
+        pass
+
+
+def test_a_generation_ends_with_the_weights_it_began_with(device):
+    model = mistral_ext.from_hf(small_model(device=device))
+    ids = random_ids(1, 5).to(device)
+    options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+    expected = model.generate(ids, **options)
+    assert torch.equal(model.generate(ids, streamer=ReplacesWeights(model), **options), expected)
+    assert mistral_ext.path_report(model).generation.path == "native"
+
+
+def test_weights_that_are_lazily_negated(device):
+    hf_model = small_model(device=device)
+    ids = random_ids(1, 3).to(device)
+    expected = hf_model(ids).logits
+    for layer in hf_model.model.layers:
+        projection = layer.self_attn.q_proj
+        projection.weight = nn.Parameter(torch._neg_view(-projection.weight.detach()))
+    with torch.no_grad():
+        assert_close_to_scale(mistral_ext.from_hf(hf_model)(ids).logits, expected)
+
+
+def test_an_embedding_with_a_greatest_norm_runs_in_python(device):
+    hf_model = small_model(device=device)
+    model = mistral_ext.from_hf(hf_model)
+    ids = random_ids(1, 5).to(device)
+    for each in (hf_model, model):
+        each.model.embed_tokens.max_norm = 0.5
+    with torch.no_grad():
+        assert_close_to_scale(model(ids).logits, hf_model(ids).logits)
+    assert_ran(model, "module")

@@ -211,3 +211,20 @@ def test_gradient_equals_finite_differences(arguments, device):
         return attention(*inputs, 0.6, **arguments)[0]
 
     assert torch.autograd.gradcheck(output, leaves)
+
+
+def test_a_second_derivative_is_refused_and_not_wrong(device):
+    query, key, value = make_inputs(device, torch.float64, 2, 1, 4, 3, 3)
+    query.requires_grad_()
+    output, _ = torch.ops.mistral_ext.attention(query, key, value, 0.5)
+    (gradient,) = torch.autograd.grad(output.sum(), query, create_graph=True)
+    with pytest.raises(RuntimeError, match="attention_backward is not implemented"):
+        gradient.sum().backward()
+
+
+def test_a_forward_mode_tangent_is_refused_and_not_dropped(device):
+    query, key, value = make_inputs(device, torch.float64, 2, 1, 4, 3, 3)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(query, torch.ones_like(query))
+        with pytest.raises(RuntimeError, match="jvp"):
+            torch.ops.mistral_ext.attention(dual, key, value, 0.5)

@@ -158,3 +158,15 @@ def test_left_padded_rows_of_the_prompt_itself_give_zero(device):
     output, _ = attention(*inputs, 0.125, mask=mask)
     assert (output[0, :30] == 0).all()
     assert_equals_oracle(inputs, mask=mask)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("query_len", [1, 40])
+def test_a_hidden_key_counts_for_nothing_even_where_it_is_infinite(dtype, query_len, device):
+    query, key, value = make_inputs(device, dtype, 4, 2, 16, query_len, 70)
+    mask = torch.ones(1, 1, query_len, 70, dtype=torch.bool, device=device)
+    mask[..., 3] = False
+    expected, _ = torch.ops.mistral_ext.attention(query, key, value, 0.25, True, 0, mask)
+    key[:, 3] = torch.inf
+    output, _ = torch.ops.mistral_ext.attention(query, key, value, 0.25, True, 0, mask)
+    assert torch.equal(output, expected)

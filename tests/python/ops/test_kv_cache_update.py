@@ -195,3 +195,19 @@ def test_bad_argument_of_the_backward_is_named(arguments, message, device):
     cache = torch.zeros(BATCH, HEADS, CAPACITY, HEAD_DIM, device=device)
     with pytest.raises(ValueError, match="kv_cache_update_backward: " + message):
         update_backward(cache, *arguments)
+
+
+def test_refuses_tokens_that_lie_in_the_cache(device):
+    key_cache, value_cache, key, value = make_inputs(device, torch.float32, 2)
+    inside = key_cache[:, :, :2].transpose(1, 2)
+    with pytest.raises(ValueError, match="key must not lie in the caches' memory"):
+        update(key_cache, value_cache, inside, value, 1)
+    with pytest.raises(ValueError, match="value_cache must not share key_cache's memory"):
+        update(key_cache, key_cache, key, value, 1)
+
+
+def test_a_second_derivative_is_refused_and_not_wrong(device):
+    grad_cache = torch.randn(BATCH, HEADS, CAPACITY, HEAD_DIM, device=device, requires_grad=True)
+    gradients = update_backward(grad_cache, 1, 2)
+    with pytest.raises(RuntimeError, match="kv_cache_update_backward is not implemented"):
+        gradients[1].sum().backward()

@@ -69,7 +69,10 @@ inline void softmax_rows(float* scores,
     vfloat largest = broadcast(kNegativeInfinity);
     if (bias != nullptr) {
       for (int64_t j = 0; j < columns; j += kLanes) {
-        const vfloat score = load(row + j) * scale + load(bias[r] + j);
+        // Hidden is hidden, though the score be infinite.
+        const vfloat hidden = broadcast(kNegativeInfinity);
+        const vfloat added = load(bias[r] + j);
+        const vfloat score = added == hidden ? hidden : load(row + j) * scale + added;
         store(row + j, score);
         largest = larger(largest, score);
       }

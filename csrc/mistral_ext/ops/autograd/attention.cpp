@@ -1,9 +1,11 @@
 #include "mistral_ext/ops/attention.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
+
+#include "mistral_ext/ops/autograd/needs_autograd.h"
 
 namespace mistral_ext::ops {
 namespace {
@@ -70,9 +72,7 @@ std::tuple<at::Tensor, at::Tensor> attention_autograd(
     int64_t sliding_window,
     const std::optional<at::Tensor>& mask,
     const std::optional<at::Tensor>& sequence_ids) {
-  const bool needs_grad = at::GradMode::is_enabled() &&
-                          (query.requires_grad() || key.requires_grad() || value.requires_grad());
-  if (!needs_grad) {  // spares decoding the node and its bookkeeping
+  if (!needs_autograd(query, key, value)) {
     at::AutoDispatchBelowADInplaceOrView below_autograd;
     return attention(query, key, value, scale, is_causal, sliding_window, mask, sequence_ids);
   }
@@ -83,6 +83,9 @@ std::tuple<at::Tensor, at::Tensor> attention_autograd(
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(mistral_ext, Autograd, m) { m.impl("attention", &attention_autograd); }
+TORCH_LIBRARY_IMPL(mistral_ext, Autograd, m) {
+  m.impl("attention", &attention_autograd);
+  m.impl("attention_backward", torch::autograd::autogradNotImplementedFallback());
+}
 
 }  // namespace mistral_ext::ops

@@ -1,12 +1,14 @@
 #include "mistral_ext/ops/kv_cache_update.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/VariableTypeUtils.h>
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include <utility>
+
+#include "mistral_ext/ops/autograd/needs_autograd.h"
 
 namespace mistral_ext::ops {
 namespace {
@@ -39,11 +41,8 @@ void kv_cache_update_autograd_(const at::Tensor& key_cache,
                                const at::Tensor& key,
                                const at::Tensor& value,
                                c10::SymInt start) {
-  const auto needs_grad = [](const at::Tensor& cache, const at::Tensor& tokens) {
-    return at::GradMode::is_enabled() && (cache.requires_grad() || tokens.requires_grad());
-  };
-  const bool key_needs_grad = needs_grad(key_cache, key);
-  const bool value_needs_grad = needs_grad(value_cache, value);
+  const bool key_needs_grad = needs_autograd(key_cache, key);
+  const bool value_needs_grad = needs_autograd(value_cache, value);
   torch::autograd::check_inplace(key_cache, key_needs_grad);
   torch::autograd::check_inplace(value_cache, value_needs_grad);
   {
@@ -73,6 +72,7 @@ void kv_cache_update_inplace_(const at::Tensor& key_cache,
 
 TORCH_LIBRARY_IMPL(mistral_ext, Autograd, m) {
   m.impl("kv_cache_update_", &kv_cache_update_autograd_);
+  m.impl("kv_cache_update_backward", torch::autograd::autogradNotImplementedFallback());
 }
 
 TORCH_LIBRARY_IMPL(mistral_ext, ADInplaceOrView, m) {

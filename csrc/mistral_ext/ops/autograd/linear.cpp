@@ -24,8 +24,15 @@ class Linear : public torch::autograd::Function<Linear> {
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  torch::autograd::variable_list grads) {
     const auto saved = ctx->get_saved_variables();
+    const auto& x = saved[0];
     if (!ctx->needs_input_grad(1)) return {ops::linear(grads[0], saved[1].t()), at::Tensor()};
-    const auto [grad_x, grad_weight] = linear_backward(grads[0], saved[0], saved[1]);
+    if (!ctx->needs_input_grad(0)) {
+      const auto rows = [](const at::Tensor& t) {
+        return t.dim() > 1 ? t.flatten(0, -2) : t.unsqueeze(0);
+      };
+      return {at::Tensor(), ops::linear(rows(grads[0]).t(), rows(x).t())};
+    }
+    const auto [grad_x, grad_weight] = linear_backward(grads[0], x, saved[1]);
     return {grad_x, grad_weight};
   }
 };

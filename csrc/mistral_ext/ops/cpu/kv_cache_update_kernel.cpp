@@ -41,6 +41,7 @@ void kv_cache_update_cpu_(const at::Tensor& key_cache,
     return;
   }
   if (key.numel() == 0) return;
+  check_kv_cache_memory(key_cache, value_cache, key, value);
   const CacheWrite keys = describe(key_cache, key);
   const CacheWrite values = describe(value_cache, value);
   const int64_t first = start.guard_int(__FILE__, __LINE__);
