@@ -5,6 +5,7 @@
 #   make lint    formatting, clang-tidy on what changed, ruff, the include checker
 #   make bench   the benchmarks
 #   make paths   docs/paths.md, written anew by running what it lists
+#   make notebooks   notebooks/ executed, outputs kept
 #   make wheel   a wheel in dist/
 #   make dev     an editable install in .venv
 PYTHON ?= python3
@@ -16,7 +17,7 @@ export PYTHONPATH := $(CURDIR)
 CONFIGURE = $(BIN)/cmake -S . -B $(BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(BIN)/ninja \
   -DPython_EXECUTABLE=$(BIN)/python -DMISTRAL_EXT_INPLACE=ON
 
-.PHONY: help setup build build-tests dev demo test test-cpp test-python lint bench paths wheel clean
+.PHONY: help setup build build-tests dev demo test test-cpp test-python lint bench paths notebooks wheel clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -62,6 +63,9 @@ bench: build
 
 paths: build
 	cd tests/python && $(BIN)/python -m helpers.paths
+
+notebooks: build
+	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
 
 wheel: setup
 	$(BIN)/python -m build --wheel --outdir dist
