@@ -226,7 +226,7 @@ void KVCacheLayer::assign(const at::Tensor& key, const at::Tensor& value, int64_
   start_ = 0;
   stored_ = key.size(2);
   seen_ = seen;
-  borrowed_ = true;
+  borrowed_ = false;
   if (!records_past_) trim();
 }
 

@@ -79,6 +79,28 @@ at::Tensor find_ended(const BeamState& state,
   return ended.logical_or_(rows.cpu());
 }
 
+// Each row `repeats` times, one after another.
+GenerateInputs repeat_rows(GenerateInputs inputs, int64_t repeats) {
+  const auto repeat = [repeats](at::Tensor& rows) {
+    if (rows.defined() && rows.dim() > 0) rows = rows.repeat_interleave(repeats, 0);
+  };
+  repeat(inputs.input_ids);
+  repeat(inputs.inputs_embeds);
+  repeat(inputs.attention_mask);
+  const auto& positions = inputs.position_ids;  // one row may serve all
+  if (positions.defined() && positions.dim() > 0 && positions.size(0) > 1) {
+    repeat(inputs.position_ids);
+  }
+  return inputs;
+}
+
+// Whether the cache holds tokens of each beam, not of each prompt.
+bool beams_have_rows(const GenerateInputs& inputs, int64_t num_beams) {
+  const auto& rows = inputs.input_ids.defined() ? inputs.input_ids : inputs.inputs_embeds;
+  return inputs.cache != nullptr && inputs.cache->seen() > 0 && rows.defined() && rows.dim() > 0 &&
+         inputs.cache->batch_size() == rows.size(0) * num_beams;
+}
+
 }  // namespace
 
 BeamSearchOutput beam_search(models::MistralForCausalLM& model,
@@ -90,9 +112,13 @@ BeamSearchOutput beam_search(models::MistralForCausalLM& model,
   const at::NoGradGuard no_grad;
   config.validate();
   beams.validate();
-  Prompt prompt = prepare_prompt(model, inputs, config);
-  const int64_t batch = prompt.batch;
   const int64_t num_beams = beams.num_beams;
+  const bool have_rows = beams_have_rows(inputs, num_beams);
+  const Prompt prompt =
+      prepare_prompt(model, have_rows ? repeat_rows(inputs, num_beams) : inputs, config);
+  // One row of each prompt.
+  const auto prompts = prompt.sequences.slice(0, 0, std::nullopt, have_rows ? num_beams : 1);
+  const int64_t batch = prompts.size(0);
   const int64_t vocab_size = model.config().vocab_size;
   MISTRAL_EXT_CHECK(tokens_a_beam(config) <= vocab_size,
                     "beam_search: eos_token_ids must be fewer than the vocabulary's {} tokens, got "
@@ -103,11 +129,9 @@ BeamSearchOutput beam_search(models::MistralForCausalLM& model,
   const auto device = model.device();
   const LogitsProcessor processor(config, prompt.sequences.size(1), device, tokens_a_beam(config));
   ContinuationPicker picker(config, generator, continuations, device);
-  BeamState state(beams, prompt.sequences, continuations, prompt.max_length, vocab_size, device);
+  BeamState state(beams, prompts, continuations, prompt.max_length, vocab_size, device);
 
-  // Beams of one prompt that come with rows of their own may differ from the first token on.
-  const bool have_rows = prompt.past > 0 && inputs.cache->batch_size() == batch * num_beams;
-  if (have_rows) prompt = repeat_rows(std::move(prompt), num_beams);
+  // Beams that come with rows of their own may differ from the first token on.
   const int64_t shared = have_rows ? 0 : prompt.past + prompt.fed;
   Feeder feeder(model, prompt, inputs.cache, callbacks.check_interrupt);
   LengthWatch watch(model.config(), callbacks);

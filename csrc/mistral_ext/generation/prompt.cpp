@@ -155,17 +155,4 @@ Prompt prepare_prompt(const models::MistralForCausalLM& model,
   return prompt;
 }
 
-Prompt repeat_rows(Prompt prompt, int64_t repeats) {
-  const auto repeat = [repeats](at::Tensor& rows) {
-    if (rows.defined()) rows = rows.repeat_interleave(repeats, 0);
-  };
-  repeat(prompt.sequences);
-  repeat(prompt.input_ids);
-  repeat(prompt.inputs_embeds);
-  repeat(prompt.attention_mask);
-  if (prompt.position_ids.defined() && prompt.position_ids.size(0) > 1) repeat(prompt.position_ids);
-  prompt.batch *= repeats;
-  return prompt;
-}
-
 }  // namespace mistral_ext::generation

@@ -43,7 +43,4 @@ Prompt prepare_prompt(const models::MistralForCausalLM& model,
                       const GenerateInputs& inputs,
                       const GenerationConfig& config);
 
-// Each row `repeats` times, one after another.
-Prompt repeat_rows(Prompt prompt, int64_t repeats);
-
 }  // namespace mistral_ext::generation
