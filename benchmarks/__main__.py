@@ -19,6 +19,7 @@ TOPICS = {
     "model": "benchmarks.model",
     "memory": "benchmarks.memory",
     "generate": "benchmarks.generate",
+    "training": "benchmarks.training",
     "attention": "benchmarks.ops.attention",
     "linear": "benchmarks.ops.linear",
 }

@@ -8,6 +8,7 @@ import gc
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def run(quick: bool, seconds: float) -> list[dict[str, Any]]:
         for dtype in ("float32", "bfloat16"):
             for length in (64,) if quick else (512, 2048):
                 found = {
-                    key: _in_a_process(name, dtype, key, length)
+                    key: in_a_process("benchmarks.memory", name, dtype, key, length)
                     for key in ("mistral_ext", "hugging_face")
                 }
                 weights = found["mistral_ext"]["weights"]
@@ -50,12 +51,25 @@ def run(quick: bool, seconds: float) -> list[dict[str, Any]]:
     return table.rows
 
 
-def _in_a_process(*arguments: Any) -> dict[str, int]:
-    command = [sys.executable, "-m", "benchmarks.memory", *map(str, arguments)]
+def in_a_process(module: str, *arguments: Any) -> dict[str, int]:
+    """The JSON object that `python -m module arguments` prints last."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
     output = subprocess.run(
         command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, check=True
     ).stdout
     return json.loads(output.splitlines()[-1])
+
+
+def peak_of(model: torch.nn.Module, work: Callable[[], object]) -> dict[str, int]:
+    """Bytes: of the parameters, resident before `work`, and the most during it."""
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    for parameter in model.parameters():
+        parameter.sum()  # a mapped file enters memory when it is first read
+    gc.collect()
+    before = _resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    work()
+    return {"weights": weights, "before": before, "peak": _resident("VmHWM")}
 
 
 def _resident(field: str) -> int:
@@ -68,17 +82,13 @@ def _resident(field: str) -> int:
 
 def _measure(name: str, dtype: str, contestant: str, length: int) -> dict[str, int]:
     model = models.MODELS[name](getattr(torch, dtype))
-    weights = sum(parameter.nbytes for parameter in model.parameters())
-    for parameter in model.parameters():
-        parameter.sum()  # a mapped file enters memory when it is first read
-    gc.collect()
-    before = _resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
-    if contestant == "mistral_ext":
-        model = mistral_ext.from_hf(model)
     ids = torch.randint(model.config.vocab_size, (1, length))
-    measure.decode_seconds(model, ids, NEW_TOKENS)
-    return {"weights": weights, "before": before, "peak": _resident("VmHWM")}
+
+    def work() -> None:
+        runner = mistral_ext.from_hf(model) if contestant == "mistral_ext" else model
+        measure.decode_seconds(runner, ids, NEW_TOKENS)
+
+    return peak_of(model, work)
 
 
 if __name__ == "__main__":

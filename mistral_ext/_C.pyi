@@ -111,6 +111,8 @@ class MistralForCausalLM:
         compute_logits: bool = True,
         output_hidden_states: bool = False,
         ignore_packing: bool = False,
+        checkpointed_layers: Sequence[bool] = (),
+        embeddings_require_grad: bool = False,
     ) -> tuple[Tensor | None, Tensor, list[Tensor]]: ...
 
 class SharedWeights:

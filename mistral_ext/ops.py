@@ -1,7 +1,8 @@
 """The operators, with types: each calls torch.ops.mistral_ext.<name>.
 
 All take fp32, bf16, fp16 and fp64 on any device, check their arguments (ValueError names the
-argument, what it must be and what it was), and have gradients, fake kernels and autocast-free
+argument, what it must be and what it was), and have gradients but where it says otherwise, fake
+kernels and autocast-free
 arithmetic: reductions and angles in fp32 (fp64 for fp64), one rounding at the end.
 """
 
@@ -13,8 +14,10 @@ _ops = torch.ops.mistral_ext
 __all__ = [
     "add_rms_norm",
     "attention",
+    "cross_entropy",
     "kv_cache_update_",
     "linear",
+    "linear_cross_entropy",
     "rms_norm",
     "rotary_embedding",
     "silu_mul",
@@ -112,3 +115,27 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     x: [..., in_features]; weight: [out_features, in_features]. Returns [..., out_features].
     """
     return _ops.linear(x, weight)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = -100) -> Tensor:
+    """The cross-entropy of softmax(logits) with the labels in nats, summed over the rows.
+
+    logits: [n, vocab_size]; labels: int64 [n], in [0, vocab_size), or ignore_index: such a row adds
+        nothing.
+
+    Returns a scalar in fp32 (fp64 for fp64). Not differentiable: see linear_cross_entropy.
+    """
+    return _ops.cross_entropy(logits, labels, ignore_index)
+
+
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, labels: Tensor, ignore_index: int = -100
+) -> Tensor:
+    """cross_entropy(hidden weight^T, labels) in chunks of rows: the logits are never there whole.
+
+    hidden: [n, hidden_size]; weight: [vocab_size, hidden_size]; labels as in cross_entropy.
+
+    Returns a scalar in fp32 (fp64 for fp64). Differentiable in hidden and weight; the gradients are
+    computed along with the loss and kept for the backward.
+    """
+    return _ops.linear_cross_entropy(hidden, weight, labels, ignore_index)

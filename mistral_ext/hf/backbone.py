@@ -16,6 +16,7 @@ from transformers.utils import can_return_tuple, logging, output_capturing
 from mistral_ext.hf.attention import ATTENTION, OUR_ATTENTIONS
 from mistral_ext.hf.bad_config import check_names
 from mistral_ext.hf.cache import MistralCache
+from mistral_ext.hf.checkpointing import turns_caching_off
 from mistral_ext.hf.modules import install_modules, native_types
 from mistral_ext.hf.native import (
     NativeModel,
@@ -24,6 +25,7 @@ from mistral_ext.hf.native import (
     model_obstacle,
     native_model,
     output_hidden_states,
+    training_arguments,
 )
 from mistral_ext.hf.path import choose
 
@@ -64,13 +66,16 @@ class NativeModule:
 
     def _makes_caches(self) -> bool:
         """Whether a cache made for this model now is ours, or Hugging Face's own, or none."""
-        backbone = backbone_of(self)
-        checkpoints = getattr(backbone, "gradient_checkpointing", False) and backbone.training
         return (
             self.config._attn_implementation in OUR_ATTENTIONS
             and self.config.num_hidden_layers > 0
-            and not checkpoints
+            and not turns_caching_off(backbone_of(self))
         )
+
+    def _warn_without_cache(self) -> None:
+        """On the native path, where a cache was asked for; the module path has its own warning."""
+        if turns_caching_off(backbone_of(self)):
+            logger.warning_once("Gradient checkpointing is active: use_cache=True has no effect.")
 
     def _warn_beyond_training_length(
         self,
@@ -127,7 +132,9 @@ class NativeBackbone(NativeModule):
         if torch.compiler.is_compiling():
             return super().forward(**inputs, use_cache=use_cache, **kwargs, return_dict=True)
         native = native_model(self)
-        obstacle = model_obstacle(self, native) or call_obstacle(self, **inputs, **kwargs)
+        obstacle = model_obstacle(self, native) or call_obstacle(
+            self, **inputs, use_cache=use_cache, **kwargs
+        )
         native.last_forward = choice = choose(obstacle)
         keep_cache = self.config.use_cache if use_cache is None else use_cache
         if keep_cache and past_key_values is None and self._makes_caches():
@@ -135,6 +142,8 @@ class NativeBackbone(NativeModule):
         self._warn_beyond_training_length(input_ids, inputs_embeds, past_key_values)
         if choice.path == "module":
             return super().forward(**inputs, use_cache=use_cache, **kwargs, return_dict=True)
+        if keep_cache:
+            self._warn_without_cache()
         return self._native_forward(native, inputs, keep_cache, kwargs)
 
     def _native_forward(
@@ -152,6 +161,7 @@ class NativeBackbone(NativeModule):
             cache=None if cache is None else cache.settled(),
             compute_logits=False,
             output_hidden_states=hidden_states,
+            **training_arguments(self),
         )
         return BaseModelOutputWithPast(
             last_hidden_state=last_hidden_state,

@@ -8,7 +8,7 @@ from torch import nn
 from mistral_ext.hf import backbone, heads, modeling
 from mistral_ext.hf.attention import ATTENTION
 from mistral_ext.hf.backbone import NativeModule
-from mistral_ext.hf.native import capturing_hook
+from mistral_ext.hf.native import embeddings_require_grad, ignored_hooks
 
 # Each of our classes by Hugging Face's of the same name, the second of its bases.
 OURS: dict[type[nn.Module], type[NativeModule]] = {
@@ -68,6 +68,8 @@ def from_hf(hf_model: nn.Module) -> NativeModule:
     if getattr(hf_model, "generation_config", None) is not None:
         model.generation_config = copy.deepcopy(hf_model.generation_config)
     model._take_over()
+    if embeddings_require_grad(hf_model):
+        model.enable_input_require_grads()
     return model
 
 
@@ -93,7 +95,7 @@ def _check_module(name: str, module: nn.Module, fits: bool) -> None:
         *module._backward_hooks.values(),
         *module._backward_pre_hooks.values(),
     ]
-    hooked = any(getattr(hook, "__code__", None) is not capturing_hook() for hook in hooks)
+    hooked = any(getattr(hook, "__code__", None) not in ignored_hooks() for hook in hooks)
     if hooked or "forward" in module.__dict__:
         raise ValueError(
             f"from_hf: {name} must have no hook and its own forward, since they would be lost:"

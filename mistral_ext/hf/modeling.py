@@ -34,6 +34,7 @@ from mistral_ext.hf.backbone import (
 from mistral_ext.hf.beam_search import BEAM_STEPS, plan_beam_search, run_beam_search
 from mistral_ext.hf.cache import MistralCache
 from mistral_ext.hf.generation import SAMPLING_STEPS, LoopPlan, plan_loop, run_loop
+from mistral_ext.hf.loss import targets
 from mistral_ext.hf.native import (
     NativeModel,
     backbone_of,
@@ -41,7 +42,9 @@ from mistral_ext.hf.native import (
     model_obstacle,
     native_model,
     output_hidden_states,
+    training_arguments,
 )
+from mistral_ext.hf.outputs import DeferredLogitsOutput, PendingLogits
 from mistral_ext.hf.path import Choice, PathReport, choose, forced_path
 from mistral_ext.hf.tensors import kept_positions
 
@@ -82,8 +85,9 @@ class NativeCausalLM(NativeModule):
         kwargs: output_hidden_states, output_attentions, return_dict, and what else Hugging Face's
             forward takes: what C++ does not know runs the module path.
 
-        Returns logits [batch, kept, vocab_size] in the model's dtype, loss, past_key_values,
-        hidden_states, attentions. Raises ValueError where an argument does not fit the others.
+        Returns loss, logits [batch, kept, vocab_size] in the model's dtype (where gradients are
+        recorded for a loss: computed once they are read), past_key_values, hidden_states,
+        attentions. Raises ValueError where an argument does not fit the others.
         """
         inputs = {
             "input_ids": input_ids,
@@ -98,7 +102,9 @@ class NativeCausalLM(NativeModule):
                 **inputs, labels=labels, use_cache=use_cache, **kwargs, return_dict=True
             )
         native = native_model(self)
-        obstacle = model_obstacle(self, native) or call_obstacle(self, **inputs, **kwargs)
+        obstacle = model_obstacle(self, native) or call_obstacle(
+            self, **inputs, use_cache=use_cache, **kwargs
+        )
         native.last_forward = choice = choose(obstacle)
         keep_cache = self.config.use_cache if use_cache is None else use_cache
         if keep_cache and past_key_values is None and self._makes_caches():
@@ -108,6 +114,8 @@ class NativeCausalLM(NativeModule):
             return super().forward(
                 **inputs, labels=labels, use_cache=use_cache, **kwargs, return_dict=True
             )
+        if keep_cache:
+            self._warn_without_cache()
         return self._native_forward(native, inputs, labels, keep_cache, kwargs)
 
     def _native_forward(
@@ -124,18 +132,27 @@ class NativeCausalLM(NativeModule):
         keep = inputs["logits_to_keep"]
         if isinstance(keep, torch.Tensor):
             inputs["logits_to_keep"] = kept_positions(keep, tokens.shape[1])
+        wanted = targets(self, tokens, keep, labels, **kwargs)
+        defers = wanted is not None and torch.is_grad_enabled()
         hidden_states = output_hidden_states(self.config, kwargs)
-        logits, _, layers = native.model.forward(
+        logits, last_hidden_state, layers = native.model.forward(
             **inputs,
             cache=None if cache is None else cache.settled(),
+            compute_logits=not defers,
             output_hidden_states=hidden_states,
+            **training_arguments(self),
         )
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(
-                logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs
-            )
-        return CausalLMOutputWithPast(
+        loss, output = None, CausalLMOutputWithPast
+        if defers:
+            output = DeferredLogitsOutput
+            loss = wanted.of_hidden_states(last_hidden_state, self.lm_head.weight)
+            logits = PendingLogits(last_hidden_state, self.lm_head.weight)
+        elif wanted is not None:
+            loss = wanted.of_logits(logits)
+        elif labels is not None:
+            size = self.config.vocab_size
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=size, **kwargs)
+        return output(
             loss=loss,
             logits=logits,
             past_key_values=cache if keep_cache else None,
@@ -284,14 +301,18 @@ class NativeCausalLM(NativeModule):
         self, native: NativeModel, plan: LoopPlan, model_kwargs: dict[str, Any], steps: Any
     ) -> bool:
         """Notes in `native` which loop runs, and why. steps: the methods it calls at each step."""
-        obstacle = plan.obstacle or model_obstacle(self, native) or call_obstacle(self)
+        cache = model_kwargs.get("past_key_values")
+        obstacle = (
+            plan.obstacle
+            or model_obstacle(self, native)
+            or call_obstacle(self, past_key_values=cache)
+        )
         own = type(self)
         if not obstacle and (
             own.forward is not NativeCausalLM.forward
             or any(getattr(own, n, None) is not getattr(GenerationMixin, n, None) for n in steps)
         ):
             obstacle = "a method that generate calls at each step is overridden"
-        cache = model_kwargs.get("past_key_values")
         if not obstacle and cache.windows != native.windows:
             obstacle = "past_key_values keeps other windows than the layers have"
         pad = plan.arguments.get("pad_token_id")

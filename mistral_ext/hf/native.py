@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 from torch.nn.modules.module import _has_any_global_hook
+from transformers import PreTrainedModel
 from transformers.utils import output_capturing
 
 from mistral_ext import _C
 from mistral_ext.hf.attention import OUR_ATTENTIONS
 from mistral_ext.hf.cache import MistralCache
+from mistral_ext.hf.checkpointing import checkpointed_layers, checkpointing_obstacle
 from mistral_ext.hf.path import Choice
 from mistral_ext.hf.tensors import autocast_dtype, is_plain, transform
 
@@ -109,7 +111,7 @@ class NativeModel:
         self._refusal = ""
         roles = {
             **owner._native_types,
-            "ignored_hook": capturing_hook(),
+            "ignored_hooks": ignored_hooks(),
             "model" if owner is backbone else "causal_lm": (type(owner),),
         }
         self._weights = _C.SharedWeights(config, roles)
@@ -132,14 +134,49 @@ def native_model(owner: torch.nn.Module) -> NativeModel:
     return native
 
 
+def _inner_code(function: Any, name: str = "") -> types.CodeType | None:
+    """The code of the function that is defined inside `function` under a name that starts so."""
+    codes = (c for c in function.__code__.co_consts if isinstance(c, types.CodeType))
+    return next((code for code in codes if code.co_name.startswith(name)), None)
+
+
 @functools.cache
 def capturing_hook() -> types.CodeType | None:
     """The code of the hooks that transformers leaves on modules to record their outputs.
 
     They do nothing unless a call asks Hugging Face's model for them.
     """
-    install = output_capturing.install_output_capuring_hook
-    return next((c for c in install.__code__.co_consts if isinstance(c, types.CodeType)), None)
+    return _inner_code(output_capturing.install_output_capuring_hook)
+
+
+@functools.cache
+def embedding_hook() -> types.CodeType | None:
+    """The code of the hook that enable_input_require_grads sets on the embedding.
+
+    gradient_checkpointing_enable calls that. The C++ model does what the hook does.
+    """
+    return _inner_code(PreTrainedModel.enable_input_require_grads, "make_inputs_require_grads")
+
+
+@functools.cache
+def ignored_hooks() -> tuple[types.CodeType, ...]:
+    """The codes of the hooks that need not run on the native path."""
+    return tuple(code for code in (capturing_hook(), embedding_hook()) if code is not None)
+
+
+def embeddings_require_grad(owner: torch.nn.Module) -> bool:
+    """Whether enable_input_require_grads is in force."""
+    hooks = backbone_of(owner).embed_tokens._forward_hooks.values()
+    code = embedding_hook()
+    return code is not None and any(getattr(hook, "__code__", None) is code for hook in hooks)
+
+
+def training_arguments(owner: torch.nn.Module) -> dict[str, Any]:
+    """What the C++ model's forward is told of how the Python model is trained."""
+    return {
+        "checkpointed_layers": checkpointed_layers(backbone_of(owner)),
+        "embeddings_require_grad": embeddings_require_grad(owner),
+    }
 
 
 def _key(owner: torch.nn.Module) -> tuple[Any, ...]:
@@ -184,8 +221,6 @@ def model_obstacle(owner: torch.nn.Module, native: NativeModel) -> str:
         return f"attn_implementation {config._attn_implementation!r} is asked for"
     if not getattr(config, "is_causal", True):
         return "config.is_causal is False"
-    if getattr(model, "gradient_checkpointing", False) and model.training:
-        return "gradient checkpointing is active"
     if torch.jit.is_tracing():
         return "torch.jit traces the model"
     if torch._C._len_torch_dispatch_stack() > 0:
@@ -234,7 +269,11 @@ def call_obstacle(
         return "output_hidden_states names layers"
     if kwargs.get("is_causal", True) is not True:
         return "is_causal is given"
-    return _unknown_argument(kwargs)
+    return _unknown_argument(kwargs) or checkpointing_obstacle(
+        backbone_of(owner),
+        past_key_values,
+        config.use_cache if use_cache is None else use_cache,
+    )
 
 
 def _unknown_argument(kwargs: dict[str, Any]) -> str:

@@ -41,7 +41,9 @@ ForwardResult forward(MistralForCausalLM& model,
                       const LogitsToKeep& logits_to_keep,
                       bool compute_logits,
                       bool output_hidden_states,
-                      bool ignore_packing) {
+                      bool ignore_packing,
+                      const std::vector<bool>& checkpointed_layers,
+                      bool embeddings_require_grad) {
   models::ModelInputs inputs;
   inputs.input_ids = or_undefined(input_ids);
   inputs.inputs_embeds = or_undefined(inputs_embeds);
@@ -51,6 +53,8 @@ ForwardResult forward(MistralForCausalLM& model,
   inputs.cache = cache.get();
   inputs.ignore_packing = ignore_packing;
   inputs.output_hidden_states = output_hidden_states;
+  inputs.checkpointed_layers = checkpointed_layers;
+  inputs.embeddings_require_grad = embeddings_require_grad;
   const py::gil_scoped_release no_gil;
   if (!compute_logits) {
     auto outputs = model.model().forward(inputs);
@@ -91,6 +95,8 @@ void bind_model(py::module_& m) {
            py::arg("compute_logits") = true,
            py::arg("output_hidden_states") = false,
            py::arg("ignore_packing") = false,
+           py::arg("checkpointed_layers") = std::vector<bool>(),
+           py::arg("embeddings_require_grad") = false,
            "Returns (logits, last_hidden_state, hidden_states). The GIL is released meanwhile.");
 
   py::class_<SharedWeights>(
@@ -100,7 +106,7 @@ void bind_model(py::module_& m) {
            py::arg("module_types"),
            "module_types: for each role (causal_lm, model, layers, layer, attention, rotary, mlp,\n"
            "norm, linear, embedding, activation, parameter) the tuple of classes whose arithmetic\n"
-           "C++ has; and under ignored_hook the code of hooks that need not run, or None. Without\n"
+           "C++ has; and under ignored_hooks the codes of hooks that need not run. Without\n"
            "causal_lm the module is the backbone, and forward needs compute_logits=False.")
       .def("refresh",
            &SharedWeights::refresh,

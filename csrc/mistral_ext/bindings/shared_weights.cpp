@@ -64,12 +64,17 @@ std::string class_of(py::handle object) {
          py::str(type.attr("__module__")).cast<std::string>() + ")";
 }
 
-// Whether the hooks registered in this dictionary are all functions of the code given.
-bool all_of_code(PyObject* hooks, py::handle code) {
+// Whether the hooks registered in this dictionary are all functions of one of the codes given.
+bool all_of_codes(PyObject* hooks, const py::tuple& codes) {
+  const auto is_known = [&](PyObject* hook) {
+    if (!PyFunction_Check(hook)) return false;
+    PyObject* const code = PyFunction_GetCode(hook);
+    return std::any_of(codes.begin(), codes.end(), [&](py::handle c) { return c.ptr() == code; });
+  };
   Py_ssize_t position = 0;
   PyObject* hook = nullptr;
   while (PyDict_Next(hooks, &position, nullptr, &hook) != 0) {
-    if (!PyFunction_Check(hook) || PyFunction_GetCode(hook) != code.ptr()) return false;
+    if (!is_known(hook)) return false;
   }
   return true;
 }
@@ -122,7 +127,7 @@ class SharedWeights::Walk {
       if (registered == nullptr || !PyDict_Check(registered) || PyDict_Size(registered) == 0) {
         continue;
       }
-      if (!all_of_code(registered, types_["ignored_hook"])) {
+      if (!all_of_codes(registered, py::reinterpret_borrow<py::tuple>(types_["ignored_hooks"]))) {
         throw Fallback{std::string(name) + " has a hook"};
       }
     }

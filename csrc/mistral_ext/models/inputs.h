@@ -26,6 +26,11 @@ struct ModelInputs {
   // split, as in Hugging Face's forward with use_cache.
   bool ignore_packing = false;
   bool output_hidden_states = false;
+  // One entry a layer, or none at all: layers that run again in the backward in place of keeping
+  // what they computed. They take no cache. Without gradients this changes nothing.
+  std::vector<bool> checkpointed_layers;
+  // Whether the embeddings of input_ids take part in gradients though the table does not.
+  bool embeddings_require_grad = false;
 };
 
 struct ModelOutputs {

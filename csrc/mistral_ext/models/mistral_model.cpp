@@ -1,12 +1,15 @@
 #include "mistral_ext/models/mistral_model.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/add.h>
 #include <torch/nn/modules/container/modulelist.h>
 
 #include <algorithm>
+#include <functional>
 #include <map>
 
 #include "mistral_ext/core/check.h"
+#include "mistral_ext/models/checkpointed_layer.h"
 #include "mistral_ext/models/visibility_plan.h"
 
 namespace mistral_ext::models {
@@ -39,20 +42,39 @@ layers::RotaryAngles MistralModel::rotary_angles(const ModelInputs& inputs,
   return rotary_emb_.consecutive(past, embeds.size(1), embeds.device());
 }
 
-bool MistralModel::is_differentiable(const ModelInputs& inputs) const {
+at::Tensor MistralModel::embed(const ModelInputs& inputs) const {
+  if (inputs.inputs_embeds.defined()) return inputs.inputs_embeds;
+  auto embeds = embed_tokens_->forward(inputs.input_ids);
+  if (inputs.embeddings_require_grad && at::GradMode::is_enabled()) embeds.requires_grad_();
+  return embeds;
+}
+
+bool MistralModel::is_differentiable(const ModelInputs& inputs, const at::Tensor& embeds) const {
   if (!at::GradMode::is_enabled()) return false;
-  if (inputs.inputs_embeds.defined() && inputs.inputs_embeds.requires_grad()) return true;
+  if (embeds.requires_grad()) return true;
   if (inputs.cache != nullptr && inputs.cache->requires_grad()) return true;
   const auto all = parameters();
   return std::any_of(all.begin(), all.end(), [](const auto& p) { return p.requires_grad(); });
 }
 
+void MistralModel::check_checkpointed_layers(const ModelInputs& inputs) const {
+  const auto& layers = inputs.checkpointed_layers;
+  if (layers.empty()) return;
+  MISTRAL_EXT_CHECK(std::ssize(layers) == config_.num_hidden_layers,
+                    "checkpointed_layers must have num_hidden_layers = {} entries, got {}",
+                    config_.num_hidden_layers,
+                    layers.size());
+  MISTRAL_EXT_CHECK(
+      inputs.cache == nullptr || std::none_of(layers.begin(), layers.end(), std::identity()),
+      "checkpointed_layers: a checkpointed layer must have no past_key_values, got some");
+}
+
 ModelOutputs MistralModel::forward(const ModelInputs& inputs) {
   check_inputs(inputs, config_);
-  const bool differentiable = is_differentiable(inputs);
+  check_checkpointed_layers(inputs);
   ResidualStream stream;
-  stream.sum = inputs.inputs_embeds.defined() ? inputs.inputs_embeds
-                                              : embed_tokens_->forward(inputs.input_ids);
+  stream.sum = embed(inputs);
+  const bool differentiable = is_differentiable(inputs, stream.sum);
   const auto angles = rotary_angles(inputs, stream.sum);
 
   // One plan a window: layers of the same window have seen the same tokens.
@@ -71,8 +93,15 @@ ModelOutputs MistralModel::forward(const ModelInputs& inputs) {
                                plans.at(config_.layer_windows[i]),
                                inputs.cache == nullptr ? nullptr : &inputs.cache->layer(i),
                                differentiable};
-    layers_[i]->forward(
-        stream, context, inputs.output_hidden_states ? &outputs.hidden_states[i] : nullptr);
+    auto* input = inputs.output_hidden_states ? &outputs.hidden_states[i] : nullptr;
+    if (differentiable && !inputs.checkpointed_layers.empty() && inputs.checkpointed_layers[i]) {
+      // One tensor between two such layers, not two: it is what they keep.
+      if (stream.pending.defined()) stream.sum = at::add(stream.pending, stream.sum);
+      if (input != nullptr) *input = stream.sum;
+      stream = {forward_checkpointed(*layers_[i], config_, stream.sum, context), at::Tensor()};
+    } else {
+      layers_[i]->forward(stream, context, input);
+    }
   }
   outputs.last_hidden_state = add_and_normalise(*norm_, stream);
   if (inputs.output_hidden_states) outputs.hidden_states.back() = outputs.last_hidden_state;

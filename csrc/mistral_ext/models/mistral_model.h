@@ -25,7 +25,9 @@ class MistralModel : public torch::nn::Module {
 
  private:
   layers::RotaryAngles rotary_angles(const ModelInputs& inputs, const at::Tensor& embeds);
-  bool is_differentiable(const ModelInputs& inputs) const;
+  at::Tensor embed(const ModelInputs& inputs) const;
+  bool is_differentiable(const ModelInputs& inputs, const at::Tensor& embeds) const;
+  void check_checkpointed_layers(const ModelInputs& inputs) const;
 
   MistralConfig config_;
   std::shared_ptr<layers::Embedding> embed_tokens_;

@@ -22,7 +22,11 @@ constexpr const char* kOperators[] = {"rms_norm",
                                       "kv_cache_update_",
                                       "kv_cache_update_backward",
                                       "linear",
-                                      "linear_backward"};
+                                      "linear_backward",
+                                      "cross_entropy",
+                                      "linear_cross_entropy",
+                                      "linear_cross_entropy_gradients",
+                                      "linear_cross_entropy_backward"};
 
 void without_autocast(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const c10::impl::ExcludeDispatchKeyGuard guard(c10::autocast_dispatch_keyset);

@@ -50,4 +50,19 @@ TORCH_LIBRARY(mistral_ext, m) {
 
   m.def("linear(Tensor x, Tensor weight) -> Tensor", tags);
   m.def("linear_backward(Tensor grad_y, Tensor x, Tensor weight) -> (Tensor, Tensor)", tags);
+
+  m.def("cross_entropy(Tensor logits, Tensor labels, int ignore_index=-100) -> Tensor", tags);
+
+  m.def(
+      "linear_cross_entropy(Tensor hidden, Tensor weight, Tensor labels, int ignore_index=-100)"
+      " -> Tensor",
+      tags);
+  m.def(
+      "linear_cross_entropy_gradients(Tensor hidden, Tensor weight, Tensor labels,"
+      " int ignore_index, bool for_hidden, bool for_weight) -> (Tensor, Tensor, Tensor)",
+      tags);
+  m.def(
+      "linear_cross_entropy_backward(Tensor grad_loss, Tensor hidden, Tensor weight,"
+      " Tensor hidden_gradient, Tensor weight_gradient) -> (Tensor, Tensor)",
+      tags);
 }

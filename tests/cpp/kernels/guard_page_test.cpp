@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/guarded_array.h"
+#include "mistral_ext/kernels/cpu/cross_entropy.h"
 #include "mistral_ext/kernels/cpu/linear.h"
 #include "mistral_ext/kernels/cpu/rms_norm.h"
 #include "mistral_ext/kernels/cpu/rotary_embedding.h"
@@ -26,6 +27,10 @@ constexpr int64_t kLengths[] = {1, 3, 4, 7, 8, 15, 16, 17, 31, 32, 33, 47, 63, 6
         a.get(), b.get(), c.get(), d.get(), e.get(), sums.get(), 1, n, 1e-5);                 \
     LEVEL::silu_mul<T>(a.get(), b.get(), c.get(), n);                                         \
     LEVEL::silu_mul_backward<T>(a.get(), b.get(), c.get(), d.get(), e.get(), n);              \
+    GuardedArray<Accumulator> loss(1);                                                        \
+    GuardedArray<int64_t> label(1);                                                           \
+    LEVEL::cross_entropy<T, Accumulator>(a.get(), n, label.get(), -100, loss.get(), 1, n);    \
+    LEVEL::cross_entropy_gradient<T, Accumulator>(a.get(), label.get(), loss.get(), 1, n);    \
     GuardedArray<T> from(2 * n), to(2 * n);                                                   \
     GuardedArray<float> angles(2 * n);                                                        \
     LEVEL::rotate_heads<T>(from.get(), 2 * n, to.get(), 1, 2 * n, angles.get(), false, 1.0f); \

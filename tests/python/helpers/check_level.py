@@ -46,6 +46,16 @@ def check(dtype: torch.dtype, width: int) -> None:
     for actual in ops.rotary_embedding(heads, heads, positions, cos_sin):
         assert_close(actual, turned)
 
+    labels = torch.randint(width, (5,))
+    labels[1] = -100
+    logits = x.double().requires_grad_()
+    loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+    assert_close(ops.cross_entropy(x, labels).to(dtype) / 16, loss / 16)
+    # With the identity for a head, the gradient of the hidden states is that of the logits.
+    head = torch.eye(width, dtype=dtype)
+    _, grad, _ = ops.linear_cross_entropy_gradients(x, head, labels, -100, True, False)
+    assert_close(grad, torch.autograd.grad(loss, logits)[0])
+
     # Up to what our kernels take in every dtype: wider fp32 products are a library's, on any level.
     for rows in (1, 2, 5, 8, 12):
         x = torch.randn(rows, width, dtype=dtype)

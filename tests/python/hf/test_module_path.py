@@ -33,39 +33,25 @@ def test_modules_are_instances_of_hugging_faces_and_have_their_names(device):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["gqa", "window"])
-def test_autocast_gives_hugging_faces_results(name, dtype, ids, device):
+def test_autocast_gives_hugging_faces_results(name, dtype, device):
     hf_model = small_model(name, device=device)
     model = mistral_ext.from_hf(hf_model)
-    exact = gradients_of(hf_model, ids)
-    with torch.autocast(device.type, dtype=dtype):
-        theirs = gradients_of(hf_model, ids)
-        ours = gradients_of(model, ids)
-        logits = model(ids).logits
-        assert logits.dtype == hf_model(ids).logits.dtype
-    assert_ran(model, "module")
-
-    def error(found):
-        errors = [(found[key] - value).norm() / value.norm() for key, value in exact.items()]
-        return torch.stack(errors).square().mean().sqrt()
-
-    assert error(ours) <= 1.1 * error(theirs)
+    squares = {"ours": 0.0, "theirs": 0.0}
+    # One input's errors in 16 bits are chance, by a third and more; over several the two agree.
+    for seed in range(6):
+        ids = random_ids(2, 17, seed=seed).to(device)
+        exact = gradients_of(hf_model, ids)
+        with torch.autocast(device.type, dtype=dtype):
+            found = {"theirs": gradients_of(hf_model, ids), "ours": gradients_of(model, ids)}
+            assert model(ids).logits.dtype == hf_model(ids).logits.dtype
+        assert_ran(model, "module")
+        for whose, gradients in found.items():
+            errors = [
+                (gradients[key] - value).norm() / value.norm() for key, value in exact.items()
+            ]
+            squares[whose] += torch.stack(errors).square().mean().item()
+    assert squares["ours"] ** 0.5 <= 1.1 * squares["theirs"] ** 0.5
     model(ids)
-    assert_ran(model, "native")
-
-
-@pytest.mark.parametrize("use_reentrant", [False, True])
-def test_gradient_checkpointing_gives_the_same_gradients(use_reentrant, ids, device):
-    hf_model = small_model(device=device)
-    exact = gradients_of(hf_model, ids)
-    model = mistral_ext.from_hf(hf_model).train()
-    model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
-    ours = gradients_of(model, ids)
-    assert_ran(model, "module")
-    for key, value in exact.items():
-        assert_close_to_scale(ours[key], value, relative=1e-5)
-    model.gradient_checkpointing_disable()
-    model.disable_input_require_grads()
-    gradients_of(model, ids)
     assert_ran(model, "native")
 
 

@@ -120,8 +120,17 @@ def change_is_causal(model):
 
 
 def change_checkpointing(model):
-    model.gradient_checkpointing_enable()
+    model.gradient_checkpointing_enable({"context_fn": torch.utils.checkpoint.noop_context_fn})
     model.train()
+
+
+def change_checkpointing_function(model):
+    model._set_gradient_checkpointing(gradient_checkpointing_func=lambda f, *args: f(*args))
+    model.train()
+
+
+def change_checkpointing_of_a_layer(model):
+    model.train().model.layers[1].gradient_checkpointing = True  # and use_cache is True
 
 
 CHANGES = {
@@ -133,7 +142,9 @@ CHANGES = {
     change_layers: "layers has 2 entries, the configuration 3",
     change_parametrisation: "lm_head is a ParametrizedLinear",
     change_is_causal: "is_causal",
-    change_checkpointing: "gradient checkpointing",
+    change_checkpointing: "gradient checkpointing has a function of its own",
+    change_checkpointing_function: "gradient checkpointing has a function of its own",
+    change_checkpointing_of_a_layer: "gradient checkpointing is active in layers alone",
 }
 
 

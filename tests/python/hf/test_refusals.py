@@ -13,8 +13,8 @@ IDS = random_ids(2, 6)
 FORWARD = {
     "labels of fewer rows": ({"labels": IDS[:1]}, "batch_size"),
     "labels of another length": ({"labels": IDS[:, :4]}, "batch_size"),
-    "a label beyond the vocabulary": ({"labels": IDS + 200}, "out of bounds"),
-    "a negative label": ({"labels": IDS * 0 - 5}, "out of bounds"),
+    "a label beyond the vocabulary": ({"labels": IDS + 200}, r"labels must be in \[0, 99\)"),
+    "a negative label": ({"labels": IDS * 0 - 5}, r"labels must be in \[0, 99\)"),
     "float labels": ({"labels": IDS.float()}, "Long"),
     "a position that is not there": (
         {"logits_to_keep": torch.tensor([9])},

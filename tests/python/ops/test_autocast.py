@@ -6,7 +6,7 @@ import torch
 import mistral_ext  # noqa: F401
 
 ops = torch.ops.mistral_ext
-
+LABELS = torch.arange(90) % 48
 
 # What is called, and the shapes it is called with.
 CALLS = {
@@ -17,6 +17,11 @@ CALLS = {
     "linear_backward": (
         lambda grad, x, weight: ops.linear_backward(grad, x, weight)[1],
         [(90, 48), (90, 32), (48, 32)],
+    ),
+    "cross_entropy": (lambda x: ops.cross_entropy(x, LABELS.to(x.device)), [(90, 48)]),
+    "linear_cross_entropy": (
+        lambda x, weight: ops.linear_cross_entropy(x, weight, LABELS.to(x.device)),
+        [(90, 32), (48, 32)],
     ),
     "attention": (lambda x: ops.attention(x, x, x, 0.25)[0], [(2, 70, 4, 16)]),
     # fp64 runs the reference in ATen on every device.

@@ -29,6 +29,7 @@ def test_wrappers_call_their_operators(device):
     query = torch.randn(1, 4, 2, 8, device=device)
     positions = torch.arange(4, device=device)[None]
     matrix = torch.randn(5, 8, device=device)
+    labels = torch.tensor([1, -100, 0, 2, 4], device=device)
     calls = {
         "rms_norm": (x, weight, 1e-6),
         "add_rms_norm": (x, residual, weight, 1e-6),
@@ -36,6 +37,8 @@ def test_wrappers_call_their_operators(device):
         "silu_mul": (x, residual),
         "attention": (query, query, query, 0.5, True, 2),
         "linear": (x, matrix),
+        "cross_entropy": (matrix, labels),
+        "linear_cross_entropy": (matrix, matrix, labels),
     }
     assert {*calls, "kv_cache_update_"} == set(ops.__all__)
     for name, arguments in calls.items():

@@ -1,0 +1,131 @@
+"""The output of a training step, whose logits are computed when somebody reads them."""
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+
+class PendingLogits:
+    """The language-model head's product, not yet computed: most training steps never read it.
+
+    The logits are those of the forward pass whenever they are read. The head's weight may change
+    before that: an optimizer that is about to change it leaves a copy here first; after any other
+    change there is an error.
+    """
+
+    _all: ClassVar["weakref.WeakSet[PendingLogits]"] = weakref.WeakSet()
+
+    def __init__(self, hidden_states: Tensor, weight: Tensor) -> None:
+        """hidden_states: [batch, seq, hidden_size]; weight: [vocab_size, hidden_size]."""
+        self._hidden_states = hidden_states
+        self._weight = weight
+        self._state = _state(weight)
+        self._copy: Tensor | None = None
+        self._all.add(self)
+
+    def compute(self) -> Tensor:
+        """[batch, seq, vocab_size], with gradients as if the forward pass had made it."""
+        weight = self._weight if self._state == _state(self._weight) else self._copy
+        if weight is None:
+            raise RuntimeError(
+                "logits: lm_head.weight must be unchanged since the forward pass, got a modified"
+                " one: read the output's logits before it is changed"
+            )
+        # As in the forward pass, wherever they are read; the operator itself minds no autocast.
+        with torch.inference_mode(False), torch.enable_grad():
+            return torch.ops.mistral_ext.linear(self._hidden_states, weight)
+
+    @classmethod
+    def keep_weights(cls, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """Runs before every step of any optimizer."""
+        if not cls._all:
+            return
+        owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        copies: dict[int, Tensor] = {}
+        for pending in list(cls._all):
+            weight = pending._weight
+            if id(weight) not in owned or pending._copy is not None:
+                continue
+            if pending._state == _state(weight):
+                if id(weight) not in copies:
+                    copies[id(weight)] = weight.detach().clone()
+                pending._copy = copies[id(weight)]
+
+
+register_optimizer_step_pre_hook(PendingLogits.keep_weights)
+
+
+def _state(weight: Tensor) -> tuple[int, int]:
+    """Differs once the values may differ."""
+    return weight._version, weight.data_ptr()
+
+
+def _after_logits(name: str) -> Callable[..., Any]:
+    """The inherited method `name`, called once the logits are there."""
+    inherited = getattr(CausalLMOutputWithPast, name)
+
+    def method(self: "DeferredLogitsOutput", *args: Any, **kwargs: Any) -> Any:
+        self._settle()
+        return inherited(self, *args, **kwargs)
+
+    method.__name__ = name
+    return method
+
+
+@dataclass(repr=False, eq=False)
+class DeferredLogitsOutput(CausalLMOutputWithPast):
+    """A CausalLMOutputWithPast that was given PendingLogits for its logits.
+
+    The loss and the other entries can be read as they are. Whatever reads the logits, as attribute,
+    by key or index, or with all the others, has them computed first; the object then is a plain
+    CausalLMOutputWithPast.
+    """
+
+    @property
+    def logits(self) -> Tensor:
+        self._settle()
+        return self.logits
+
+    @logits.setter
+    def logits(self, value: Tensor | PendingLogits | None) -> None:
+        if isinstance(value, PendingLogits):
+            self.__dict__["_pending"] = value
+        elif value is not None:
+            self.__dict__.pop("_pending", None)
+            self.__class__ = CausalLMOutputWithPast
+            self.__dict__["logits"] = value
+
+    def _settle(self) -> None:
+        pending = self.__dict__.get("_pending")
+        if pending is not None:
+            self["logits"] = pending.compute()
+        else:
+            self.__class__ = CausalLMOutputWithPast
+
+    def __getitem__(self, key: Any) -> Any:
+        # The first entry is the loss, which a trainer takes by name or as output[0].
+        if key == 0 or (isinstance(key, str) and key != "logits"):
+            key = next(iter(self)) if key == 0 else key
+            return dict.__getitem__(self, key)
+        self._settle()
+        return self[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        if key not in self:
+            return default
+        return self[key]
+
+    items = _after_logits("items")
+    values = _after_logits("values")
+    to_tuple = _after_logits("to_tuple")
+    copy = _after_logits("copy")
+    __eq__ = _after_logits("__eq__")
+    __ne__ = _after_logits("__ne__")
+    __repr__ = _after_logits("__repr__")
+    __reduce__ = _after_logits("__reduce__")
