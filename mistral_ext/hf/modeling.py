@@ -307,10 +307,10 @@ class NativeCausalLM(NativeModule):
             or model_obstacle(self, native)
             or call_obstacle(self, past_key_values=cache)
         )
-        own = type(self)
+        # By a subclass, or on the object itself, as PEFT does for learnt prompts.
         if not obstacle and (
-            own.forward is not NativeCausalLM.forward
-            or any(getattr(own, n, None) is not getattr(GenerationMixin, n, None) for n in steps)
+            type(self).forward is not NativeCausalLM.forward
+            or any(_function(self, n) is not _function(GenerationMixin, n) for n in steps)
         ):
             obstacle = "a method that generate calls at each step is overridden"
         if not obstacle and cache.windows != native.windows:
@@ -347,6 +347,11 @@ class MinistralForCausalLM(NativeCausalLM, HFMinistralForCausalLM, GenerationMix
 class Ministral3ForCausalLM(NativeCausalLM, HFMinistral3ForCausalLM, GenerationMixin):
     __doc__ = NativeCausalLM.__doc__
     _native_types = Ministral3Model._native_types
+
+
+def _function(owner: Any, name: str) -> Any:
+    method = getattr(owner, name, None)
+    return getattr(method, "__func__", method)
 
 
 def path_report(model: torch.nn.Module, **call: Any) -> PathReport:

@@ -396,6 +396,17 @@ def _() -> Model:
     return model
 
 
+@scenario("generate", "prompt tuning (PEFT)")
+def _() -> Model:
+    import peft
+
+    model = ours()
+    settings = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    wrapped = peft.get_peft_model(model, settings)
+    wrapped.generate(input_ids=ONE, attention_mask=torch.ones_like(ONE), **PLAIN)
+    return model
+
+
 @scenario("generate", "`torch.autocast`")
 def _() -> Model:
     model = ours()

@@ -112,6 +112,49 @@ def test_generates_with_the_adapter(trained, ids):
     assert report.last_forward.path == "module"
 
 
+METHODS = {
+    "prompt tuning": lambda: peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3),
+    "prefix tuning": lambda: peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3),
+    "prompt encoder": lambda: peft.PromptEncoderConfig(
+        task_type="CAUSAL_LM", num_virtual_tokens=3, encoder_hidden_size=16
+    ),
+    "IA3": lambda: peft.IA3Config(
+        target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]
+    ),
+    "DoRA": lambda: peft.LoraConfig(target_modules=["q_proj"], use_dora=True),
+    "LoRA of all layers": lambda: peft.LoraConfig(
+        task_type="CAUSAL_LM", target_modules="all-linear"
+    ),
+    "LoRA of embeddings": lambda: peft.LoraConfig(target_modules=["embed_tokens", "lm_head"]),
+    "LoRA of a parameter": lambda: peft.LoraConfig(
+        target_modules=[], target_parameters=["model.layers.0.mlp.up_proj.weight"]
+    ),
+    "a whole module": lambda: peft.LoraConfig(target_modules=["q_proj"], modules_to_save=["norm"]),
+    "trainable tokens": lambda: peft.TrainableTokensConfig(
+        token_indices=[3, 4], target_modules=["embed_tokens"]
+    ),
+    "LLaMA-Adapter": lambda: peft.AdaptionPromptConfig(
+        task_type="CAUSAL_LM", adapter_len=4, adapter_layers=2
+    ),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", ["gqa", "window"])
+def test_other_methods_train_and_generate_as_with_hugging_faces_class(name, method, ids, device):
+    losses, tokens = [], []
+    for make in (lambda model: model, mistral_ext.from_hf):
+        base = make(small_model(name, device=device))
+        torch.manual_seed(0)
+        model = peft.get_peft_model(base, METHODS[method]()).to(device)
+        call = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **PLAIN}
+        tokens.append([model.eval().generate(**call, num_beams=beams) for beams in (1, 2)])
+        losses.append(train(model.train(), ids))
+    torch.testing.assert_close(*losses, rtol=1e-3, atol=0)  # Adam, as above
+    for theirs, ours in zip(*tokens, strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_dropout_of_the_adapter_follows_the_seed(ids, device):
     losses = []
     for make in (lambda model: model, mistral_ext.from_hf):
