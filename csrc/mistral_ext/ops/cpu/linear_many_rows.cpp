@@ -45,8 +45,11 @@ at::Tensor linear_float(const at::Tensor& x, const at::Tensor& weight) {
   if (!one_dnn.has_value() || x.numel() == 0 || weight.numel() == 0) {
     return linear_reference(x, weight);
   }
+  // A transposed weight, as a gradient's, is read as it lies: a copy of a head would take as long
+  // as the product.
+  const bool as_it_lies = weight.is_contiguous() || weight.t().is_contiguous();
   return one_dnn->call(x.contiguous(),
-                       weight.contiguous(),
+                       as_it_lies ? weight : weight.contiguous(),
                        std::nullopt,
                        "none",
                        c10::List<std::optional<at::Scalar>>(),
