@@ -14,6 +14,7 @@ import torch
 import transformers
 
 import mistral_ext
+from helpers import generate_scenarios  # noqa: F401  adds its own
 from helpers.scenarios import SCENARIOS
 
 FILE = Path(__file__).parents[3] / "docs" / "paths.md"
