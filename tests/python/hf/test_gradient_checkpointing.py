@@ -8,6 +8,7 @@ from helpers.training import assert_equal_steps, calls, models, step
 
 import mistral_ext
 from mistral_ext.hf import backbone
+from mistral_ext.hf.native import native_model
 
 CALLS = list(calls(torch.device("cpu")))
 
@@ -186,3 +187,14 @@ def test_a_model_with_checkpointing_on_is_converted(ids, device):
     model.disable_input_require_grads()
     assert not model.model.embed_tokens._forward_hooks
     assert hf_model.model.embed_tokens._forward_hooks
+
+
+def test_the_cpp_model_refuses_layers_that_do_not_fit(ids, device):
+    model = models("gqa", device)[1]
+    model(ids)
+    forward = native_model(model).model.forward
+    with pytest.raises(ValueError, match="must have num_hidden_layers = 3 entries, got 1"):
+        forward(input_ids=ids, checkpointed_layers=[True])
+    cache = model.create_cache().settled()
+    with pytest.raises(ValueError, match="checkpointed layer must have no past_key_values"):
+        forward(input_ids=ids, cache=cache, checkpointed_layers=[False, True, False])
