@@ -15,7 +15,7 @@ BUILD := build
 export PYTHONPATH := $(CURDIR)
 
 CONFIGURE = $(BIN)/cmake -S . -B $(BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(BIN)/ninja \
-  -DPython_EXECUTABLE=$(BIN)/python -DMISTRAL_EXT_INPLACE=ON
+  -DPython_EXECUTABLE=$(BIN)/python -DMISTRAL_EXT_INPLACE=ON -DMISTRAL_EXT_WERROR=ON
 
 .PHONY: help setup build build-tests dev demo test test-cpp test-python lint bench paths notebooks wheel clean
 

@@ -41,3 +41,13 @@ def test_results_and_dtypes_are_those_without_autocast(name, device):
         result = call(*inputs)
     assert result.dtype == expected.dtype
     assert torch.equal(result, expected)
+
+
+@pytest.mark.parametrize("key", ["AutocastCPU", "AutocastCUDA"])
+def test_no_operator_is_forgotten(key):
+    names = [
+        name for name in torch._C._dispatch_get_all_op_names() if name.startswith("mistral_ext::")
+    ]
+    assert len(names) > 10
+    missing = [n for n in names if not torch._C._dispatch_has_kernel_for_dispatch_key(n, key)]
+    assert not missing
