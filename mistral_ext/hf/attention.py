@@ -51,6 +51,9 @@ def attention_forward(
     if dtype is not None and query.dtype != torch.float64:
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     applies = operators_apply(query, key, value) and kwargs.get("position_bias") is None
+    # Our operator gives the mask no gradient.
+    if attention_mask is not None and attention_mask.requires_grad and torch.is_grad_enabled():
+        applies = False
     weights = kwargs.get("output_attentions")
     if weights or dropout > 0.0 or not applies:
         if attention_mask is None and is_causal:

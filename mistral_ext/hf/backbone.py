@@ -156,13 +156,14 @@ class NativeBackbone(NativeModule):
         cache: MistralCache | None = inputs.pop("past_key_values")
         native.check_windows(cache)
         hidden_states = output_hidden_states(self.config, kwargs)
-        _, last_hidden_state, layers = native.model.forward(
-            **inputs,
-            cache=None if cache is None else cache.settled(),
-            compute_logits=False,
-            output_hidden_states=hidden_states,
-            **training_arguments(self),
-        )
+        with native.running() as cpp_model:
+            _, last_hidden_state, layers = cpp_model.forward(
+                **inputs,
+                cache=None if cache is None else cache.settled(),
+                compute_logits=False,
+                output_hidden_states=hidden_states,
+                **training_arguments(self),
+            )
         return BaseModelOutputWithPast(
             last_hidden_state=last_hidden_state,
             past_key_values=cache if keep_cache else None,

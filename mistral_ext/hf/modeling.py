@@ -1,6 +1,7 @@
 """The causal language models: Hugging Face's classes, run by the C++ model wherever it can."""
 
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -135,13 +136,14 @@ class NativeCausalLM(NativeModule):
         wanted = targets(self, tokens, keep, labels, **kwargs)
         defers = wanted is not None and torch.is_grad_enabled()
         hidden_states = output_hidden_states(self.config, kwargs)
-        logits, last_hidden_state, layers = native.model.forward(
-            **inputs,
-            cache=None if cache is None else cache.settled(),
-            compute_logits=not defers,
-            output_hidden_states=hidden_states,
-            **training_arguments(self),
-        )
+        with native.running() as cpp_model:
+            logits, last_hidden_state, layers = cpp_model.forward(
+                **inputs,
+                cache=None if cache is None else cache.settled(),
+                compute_logits=not defers,
+                output_hidden_states=hidden_states,
+                **training_arguments(self),
+            )
         loss, output = None, CausalLMOutputWithPast
         if defers:
             output = DeferredLogitsOutput
@@ -256,7 +258,8 @@ class NativeCausalLM(NativeModule):
                 streamer,
                 **model_kwargs,
             )
-        return run_loop(native.model, plan, input_ids, generation_config, streamer, model_kwargs)
+        with native.running() as cpp_model:
+            return run_loop(cpp_model, plan, input_ids, generation_config, streamer, model_kwargs)
 
     def _beam_search(
         self,
@@ -289,7 +292,8 @@ class NativeCausalLM(NativeModule):
                 synced_gpus,
                 **model_kwargs,
             )
-        return run_beam_search(native.model, plan, input_ids, generation_config, model_kwargs)
+        with native.running() as cpp_model:
+            return run_beam_search(cpp_model, plan, input_ids, generation_config, model_kwargs)
 
     # wraps keeps the signature, which generate reads.
     @functools.wraps(GenerationMixin._assisted_decoding)
@@ -307,11 +311,7 @@ class NativeCausalLM(NativeModule):
             or model_obstacle(self, native)
             or call_obstacle(self, past_key_values=cache)
         )
-        # By a subclass, or on the object itself, as PEFT does for learnt prompts.
-        if not obstacle and (
-            type(self).forward is not NativeCausalLM.forward
-            or any(_function(self, n) is not _function(GenerationMixin, n) for n in steps)
-        ):
+        if not obstacle and self._has_own_steps(steps):
             obstacle = "a method that generate calls at each step is overridden"
         if not obstacle and cache.windows != native.windows:
             obstacle = "past_key_values keeps other windows than the layers have"
@@ -323,6 +323,15 @@ class NativeCausalLM(NativeModule):
             Choice("native") if in_cpp else Choice("python", obstacle or "it is forced")
         )
         return in_cpp
+
+    def _has_own_steps(self, steps: Iterable[str]) -> bool:
+        """Whether what generate calls at each step is a subclass's or put on the object itself.
+
+        PEFT does the latter for learnt prompts.
+        """
+        inherited = {name: _function(GenerationMixin, name) for name in steps}
+        inherited |= {"forward": NativeCausalLM.forward, "__call__": torch.nn.Module.__call__}
+        return any(_function(self, name) is not step for name, step in inherited.items())
 
     def _valid_auto_compile_criteria(
         self, model_kwargs: dict[str, Any], generation_config: GenerationConfig

@@ -5,6 +5,7 @@ name of its base: transformers and others also look for modules by name. Where a
 take the tensors (mixed dtypes, tensor subclasses, function transforms) the base's arithmetic runs.
 """
 
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -23,14 +24,14 @@ SILU = (type(ACT2FN["silu"]), nn.SiLU)
 
 class _RMSNorm(nn.Module):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        if not operators_apply(hidden_states, self.weight):
+        if not operators_apply(hidden_states, self.weight) or _base_changed(self):
             return super().forward(hidden_states)
         return torch.ops.mistral_ext.rms_norm(hidden_states, self.weight, self.variance_epsilon)
 
 
 class _MLP(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if type(self.act_fn) not in SILU or _is_watched(self.act_fn):
+        if type(self.act_fn) not in SILU or _is_watched(self.act_fn) or _base_changed(self):
             return super().forward(x)
         gate, up = self.gate_proj(x), self.up_proj(x)
         if not operators_apply(gate, up):
@@ -77,6 +78,13 @@ def _is_watched(module: nn.Module) -> bool:
         or module._backward_pre_hooks
         or "forward" in module.__dict__
     )
+
+
+def _base_changed(module: nn.Module) -> bool:
+    """Someone has put another forward into Hugging Face's class, which has to run then."""
+    if torch.compiler.is_compiling():
+        return False
+    return module._base.forward is not module._forward_of_base
 
 
 class MistralRMSNorm(_RMSNorm, mistral.MistralRMSNorm):
@@ -131,21 +139,64 @@ _OURS: dict[type, type] = {
 }
 
 
+for _base, _ours in _OURS.items():
+    _ours._base, _ours._forward_of_base = _base, staticmethod(_base.forward)
+
+
 def install_modules(model: nn.Module) -> None:
     """Makes Hugging Face's norms, MLPs and attentions inside `model` ours; parameters stay."""
     for module in model.modules():
         module.__class__ = _OURS.get(type(module), type(module))
 
 
-def native_types(package: Any, prefix: str) -> dict[str, tuple[type, ...]]:
+class NativeTypes(dict[str, tuple[type, ...]]):
     """For _C.SharedWeights: the classes whose arithmetic the C++ model has, by role.
 
-    package: transformers' modeling module; prefix: of its class names.
+    It also remembers what code they had when we were imported: a program that replaces a forward
+    in a class, or a function in its module, wants that to run.
     """
+
+    def __init__(
+        self, package: ModuleType, prefix: str, types: dict[str, tuple[type, ...]]
+    ) -> None:
+        super().__init__(types)
+        theirs = ("Model", "ForCausalLM", "DecoderLayer", "Attention", "MLP", "RMSNorm")
+        classes = [getattr(package, f"{prefix}{name}") for name in (*theirs, "RotaryEmbedding")]
+        classes += [nn.Linear, nn.Embedding, *SILU]
+        places = [(_definer(cls, "forward"), "forward") for cls in classes]
+        places += [(package, name) for name in _FUNCTIONS if hasattr(package, name)]
+        places.append((nn.Module, "__call__"))
+        # The namespaces themselves are looked at, since this happens at each call of a model.
+        self._code = [(vars(owner), name, vars(owner)[name], owner) for owner, name in places]
+
+    def replaced_code(self) -> str:
+        """What was replaced since, as a reason not to run C++; or ""."""
+        for namespace, name, code, owner in self._code:
+            if namespace.get(name) is not code:
+                return f"{owner.__name__.rpartition('.')[2]}.{name} was replaced"
+        return ""
+
+
+def _definer(cls: type, name: str) -> type:
+    return next(each for each in cls.__mro__ if name in vars(each))
+
+
+# What the forwards of a modeling module call by its global name.
+_FUNCTIONS = (
+    "apply_rotary_pos_emb",
+    "rotate_half",
+    "get_llama_4_attn_scale",
+    "create_causal_mask",
+    "create_sliding_window_causal_mask",
+)
+
+
+def native_types(package: ModuleType, prefix: str) -> NativeTypes:
+    """package: transformers' modeling module; prefix: of its class names."""
     norm, mlp, attention = (
         getattr(package, f"{prefix}{name}") for name in ("RMSNorm", "MLP", "Attention")
     )
-    return {
+    types = {
         "model": (getattr(package, f"{prefix}Model"),),
         "layers": (nn.ModuleList,),
         "layer": (getattr(package, f"{prefix}DecoderLayer"),),
@@ -158,3 +209,4 @@ def native_types(package: Any, prefix: str) -> dict[str, tuple[type, ...]]:
         "activation": SILU,
         "parameter": (nn.Parameter, torch.Tensor),
     }
+    return NativeTypes(package, prefix, types)

@@ -4,7 +4,8 @@ import functools
 import threading
 import types
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from mistral_ext.hf.attention import OUR_ATTENTIONS
 from mistral_ext.hf.cache import MistralCache
 from mistral_ext.hf.checkpointing import checkpointed_layers, checkpointing_obstacle
 from mistral_ext.hf.path import Choice
+from mistral_ext.hf.rotary import RotaryWatch
 from mistral_ext.hf.tensors import autocast_dtype, is_plain, transform
 
 # Arguments of forward beyond the named ones that change nothing in the model: the loss's, what
@@ -49,6 +51,7 @@ class NativeModel:
         self.last_forward: Choice | None = None
         self.last_generation: Choice | None = None
         self._weights: _C.SharedWeights | None = None
+        self._rotary: RotaryWatch | None = None
         self._key: tuple[Any, ...] | None = None
         self._refusal = ""
         self._lock = threading.Lock()
@@ -75,16 +78,29 @@ class NativeModel:
             if self._refusal:
                 return self._refusal
             try:
-                return self._weights.refresh(owner)
+                return self._share(owner)
             except ValueError:
                 pass  # a shape changed, as resize_token_embeddings does: once more from the start
             self._build(owner, key)
             if self._refusal:
                 return self._refusal
             try:
-                return self._weights.refresh(owner)
+                return self._share(owner)
             except ValueError as error:
                 return str(error)
+
+    @contextmanager
+    def running(self) -> Iterator["_C.MistralForCausalLM"]:
+        """The C++ model; the Python model knows afterwards how far a dynamic rope has grown."""
+        model, rotary = self.model, self._rotary
+        try:
+            yield model
+        finally:
+            rotary.publish(_rotary_module(self.owner()), model)
+
+    def _share(self, owner: torch.nn.Module) -> str:
+        obstacle = self._weights.refresh(owner)
+        return obstacle or self._rotary.follow(_rotary_module(owner), self.model)
 
     def check_windows(self, cache: MistralCache | None) -> None:
         """Raises ValueError where the cache keeps other windows than the model's layers have."""
@@ -103,7 +119,8 @@ class NativeModel:
             self._refusal = f"model is a {kind.__module__}.{kind.__qualname__}"
             return
         try:
-            config = _C.MistralConfig.from_dict(_fields(owner.config, backbone))
+            fields = _fields(owner.config, backbone)
+            config = _C.MistralConfig.from_dict(fields)
             self.windows = tuple(config.layer_windows)
         except (AttributeError, ValueError) as error:
             self._refusal = str(error)
@@ -115,6 +132,11 @@ class NativeModel:
             "model" if owner is backbone else "causal_lm": (type(owner),),
         }
         self._weights = _C.SharedWeights(config, roles)
+        self._rotary = RotaryWatch(config, fields)
+
+
+def _rotary_module(owner: torch.nn.Module) -> torch.nn.Module:
+    return backbone_of(owner)._modules["rotary_emb"]
 
 
 def _nothing() -> None:
@@ -227,7 +249,7 @@ def model_obstacle(owner: torch.nn.Module, native: NativeModel) -> str:
         return "a torch dispatch mode is active"
     if _has_any_global_hook():
         return "a global module hook is registered"
-    obstacle = transform() or native.refresh()
+    obstacle = transform() or owner._native_types.replaced_code() or native.refresh()
     if not obstacle and autocast_dtype(model.embed_tokens.weight.device) is not None:
         return "autocast is enabled"
     return obstacle
@@ -255,11 +277,17 @@ def call_obstacle(
     ):
         if not is_plain(value):
             return f"{name} is a {type(value).__name__}"
+    if attention_mask is not None and attention_mask.requires_grad and torch.is_grad_enabled():
+        return "attention_mask requires a gradient"
+    if position_ids is not None and position_ids.is_floating_point():
+        return "position_ids are no integers"
     if past_key_values is not None and type(past_key_values) is not MistralCache:
         return f"past_key_values is a {type(past_key_values).__name__}"
     if isinstance(logits_to_keep, torch.Tensor):
         if logits_to_keep.dim() != 1 or not is_plain(logits_to_keep):
             return "logits_to_keep is no plain tensor of one dimension"
+    elif not isinstance(logits_to_keep, int):
+        return f"logits_to_keep is a {type(logits_to_keep).__name__}"
     elif logits_to_keep < 0:
         return "logits_to_keep is negative"
     config = owner.config

@@ -1,8 +1,12 @@
+#include <c10/core/InferenceMode.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include <tuple>
+
 #include "mistral_ext/bindings/bindings.h"
 #include "mistral_ext/core/config.h"
+#include "mistral_ext/layers/rope_init.h"
 
 namespace py = pybind11;
 
@@ -54,6 +58,18 @@ void bind_config(py::module_& m) {
           py::arg("config"),
           "From the dictionary of a config.json, in either rope schema. ValueError names a field\n"
           "that cannot work.")
+      .def(
+          "rope_frequencies",
+          [](const MistralConfig& config, int64_t seq_len, const at::Device& device) {
+            // Of use to passes that record gradients, wherever it is asked for.
+            const c10::InferenceMode ordinary(false);
+            auto frequencies = layers::rope_frequencies(config, seq_len, device);
+            return std::make_tuple(std::move(frequencies.inv_freq), frequencies.attention_factor);
+          },
+          py::arg("seq_len"),
+          py::arg("device"),
+          "(fp32 [head_dim / 2], what multiplies cosine and sine); seq_len is read by a dynamic "
+          "rope.")
       .def_readonly("model_type", &MistralConfig::model_type)
       .def_readonly("vocab_size", &MistralConfig::vocab_size)
       .def_readonly("hidden_size", &MistralConfig::hidden_size)

@@ -71,6 +71,13 @@ void bind_model(py::module_& m) {
       m, "MistralForCausalLM", "The C++ model. Made without storage; its parameters are put in.")
       .def(py::init<const MistralConfig&>(), py::arg("config"))
       .def_property_readonly("config", &MistralForCausalLM::config)
+      .def_property(
+          "rope_length",
+          [](MistralForCausalLM& model) { return model.model().rotary_emb().length(); },
+          [](MistralForCausalLM& model, int64_t length) {
+            model.model().rotary_emb().set_length(length);
+          },
+          "The length that the frequencies of a dynamic rope are made for.")
       .def(
           "load_parameters",
           [](MistralForCausalLM& model, const io::StateDict& state) {

@@ -32,7 +32,8 @@ PyObject* lookup(py::handle dict, const Name& key) {
 struct Names {
   Name modules{"_modules"}, parameters{"_parameters"}, forward{"forward"}, weight{"weight"},
       bias{"bias"}, training{"training"}, attention_dropout{"attention_dropout"},
-      scaling{"scaling"}, max_norm{"max_norm"}, variance_epsilon{"variance_epsilon"};
+      scaling{"scaling"}, is_causal{"is_causal"}, max_norm{"max_norm"},
+      variance_epsilon{"variance_epsilon"};
   std::vector<Name> hooks;
   Name model{"model"}, lm_head{"lm_head"}, embed_tokens{"embed_tokens"}, layers{"layers"},
       norm{"norm"}, rotary_emb{"rotary_emb"}, self_attn{"self_attn"}, mlp{"mlp"}, q_proj{"q_proj"},
@@ -150,6 +151,10 @@ class SharedWeights::Walk {
     const double scale = std::pow(static_cast<double>(config_.head_dim), -0.5);
     if (std::abs(number(attributes, names_.scaling) - scale) > 1e-12) {
       throw Fallback{"the scaling of self_attn is not head_dim^-0.5"};
+    }
+    PyObject* const is_causal = lookup(attributes, names_.is_causal);
+    if (is_causal != nullptr && is_causal != Py_True) {
+      throw Fallback{"is_causal of self_attn is not True"};
     }
     if (lookup(attributes, names_.training) == Py_True &&
         number(attributes, names_.attention_dropout) != 0.0) {

@@ -42,6 +42,21 @@ void RotaryEmbedding::follow_length(int64_t length, const at::Device& device) {
   table_ = at::Tensor();
 }
 
+int64_t RotaryEmbedding::length() {
+  const std::scoped_lock lock(mutex_);
+  return std::max(frequencies_length_, config_.max_position_embeddings);
+}
+
+void RotaryEmbedding::set_length(int64_t length) {
+  const std::scoped_lock lock(mutex_);
+  if (std::max(length, config_.max_position_embeddings) ==
+      std::max(frequencies_length_, config_.max_position_embeddings)) {
+    return;
+  }
+  frequencies_length_ = length;
+  inv_freq_ = at::Tensor();
+}
+
 // positions: any shape [...] -> [..., head_dim]
 at::Tensor RotaryEmbedding::angles(const at::Tensor& positions) const {
   const auto phase = positions.to(at::kFloat).unsqueeze(-1).mul(inv_freq_);

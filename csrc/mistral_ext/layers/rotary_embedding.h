@@ -30,6 +30,11 @@ class RotaryEmbedding {
   // to look up how far the table must reach would wait for the device.
   RotaryAngles at(const at::Tensor& positions);
 
+  // `dynamic`: the length that the frequencies are made for, which grows with the sequences seen.
+  // Whoever keeps this state elsewhere reads it after a pass and sets it before the next.
+  int64_t length();
+  void set_length(int64_t length);
+
  private:
   void follow_length(int64_t length, const at::Device& device);
   at::Tensor angles(const at::Tensor& positions) const;

@@ -22,6 +22,7 @@ class MistralModel : public torch::nn::Module {
 
   const layers::Embedding& embed_tokens() const { return *embed_tokens_; }
   const MistralConfig& config() const { return config_; }
+  layers::RotaryEmbedding& rotary_emb() { return rotary_emb_; }
 
  private:
   layers::RotaryAngles rotary_angles(const ModelInputs& inputs, const at::Tensor& embeds);

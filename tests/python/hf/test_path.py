@@ -8,6 +8,7 @@ import transformers
 from helpers.compare import assert_close_to_scale, assert_ran
 from helpers.models import random_ids, small_config, small_model
 from torch import nn
+from transformers.models.mistral import modeling_mistral
 
 import mistral_ext
 
@@ -119,6 +120,10 @@ def change_is_causal(model):
     model.config.is_causal = False
 
 
+def change_is_causal_of_a_layer(model):
+    model.model.layers[1].self_attn.is_causal = False
+
+
 def change_checkpointing(model):
     model.gradient_checkpointing_enable({"context_fn": torch.utils.checkpoint.noop_context_fn})
     model.train()
@@ -141,7 +146,8 @@ CHANGES = {
     change_epsilon: "variance_epsilon",
     change_layers: "layers has 2 entries, the configuration 3",
     change_parametrisation: "lm_head is a ParametrizedLinear",
-    change_is_causal: "is_causal",
+    change_is_causal: "config.is_causal",
+    change_is_causal_of_a_layer: "is_causal of self_attn is not True",
     change_checkpointing: "gradient checkpointing has a function of its own",
     change_checkpointing_function: "gradient checkpointing has a function of its own",
     change_checkpointing_of_a_layer: "gradient checkpointing is active in layers alone",
@@ -153,6 +159,81 @@ def test_what_only_modules_do_is_found(model, change):
     assert mistral_ext.path_report(model).path == "native"
     change(model)
     assert CHANGES[change] in mistral_ext.path_report(model).reason
+
+
+def test_a_layer_that_is_not_causal_sees_what_follows(model, hf_model, ids):
+    hf_model.set_attn_implementation("sdpa")
+    for each in (model, hf_model):
+        for layer in each.model.layers:
+            layer.self_attn.is_causal = False
+    assert_close_to_scale(model(ids).logits, hf_model(ids).logits)
+
+
+def halved(function):
+    def forward(*args, **kwargs):
+        output = function(*args, **kwargs)
+        return (output[0] * 0.5, *output[1:]) if isinstance(output, tuple) else output * 0.5
+
+    return forward
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["MistralAttention", "MistralMLP", "MistralRMSNorm", "MistralDecoderLayer", "Linear"],
+)
+def test_a_forward_put_into_a_class_runs(name, model, hf_model, ids, monkeypatch):
+    cls = nn.Linear if name == "Linear" else getattr(modeling_mistral, name)
+    before = model(ids).logits
+    with monkeypatch.context() as patch:
+        patch.setattr(cls, "forward", halved(cls.forward))
+        ours = model(ids).logits
+        assert f"{name}.forward was replaced" in mistral_ext.path_report(model).reason
+        assert_close_to_scale(ours, hf_model(ids).logits)
+        assert not torch.allclose(ours, before, atol=1e-2)
+    model(ids)
+    assert_ran(model, "native")
+
+
+def test_a_function_put_into_the_modeling_module_runs(model, hf_model, ids, monkeypatch):
+    original = modeling_mistral.apply_rotary_pos_emb
+
+    def backwards(q, k, cos, sin, *args, **kwargs):
+        return original(q, k, cos, -sin, *args, **kwargs)
+
+    monkeypatch.setattr(modeling_mistral, "apply_rotary_pos_emb", backwards)
+    assert_close_to_scale(model(ids).logits, hf_model(ids).logits)
+    reason = mistral_ext.path_report(model).reason
+    assert reason == "modeling_mistral.apply_rotary_pos_emb was replaced"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"logits_to_keep": [0, 2]},
+        {"logits_to_keep": slice(1, 3)},
+        {"position_ids": torch.arange(9.0)[None] + 0.5},
+    ],
+    ids=str,
+)
+def test_what_only_python_can_index_by_runs_there(call, model, hf_model, ids):
+    call = {n: v.to(ids.device) if isinstance(v, torch.Tensor) else v for n, v in call.items()}
+    assert_close_to_scale(model(ids, **call).logits, hf_model(ids, **call).logits)
+
+
+@pytest.mark.parametrize("forced", ["auto", "module"])
+def test_a_mask_that_is_learned_gets_its_gradient(forced, model, hf_model, ids):
+    gradients = []
+    for each in (model, hf_model):
+        hidden = torch.ones(9, 9, device=ids.device).triu(1).bool()
+        mask = torch.zeros(1, 4, 9, 9, device=ids.device).masked_fill(hidden, -1e9)
+        mask.requires_grad_()
+        with mistral_ext.use_path(forced):
+            each(ids, attention_mask=mask, labels=ids).loss.backward()
+            with torch.no_grad():
+                each(ids, attention_mask=mask)
+        gradients.append(mask.grad)
+    assert_close_to_scale(*gradients)
+    assert_ran(model, "native" if forced == "auto" else "module")  # without gradients
 
 
 def test_lets_go_of_weights_once_modules_run(model, ids, device):
@@ -206,11 +287,14 @@ def test_arguments_of_one_call_are_found(model, ids):
         "cu_seq_lens_q": torch.tensor([0, 9]),
         "output_hidden_states": [0, 1],
         "logits_to_keep": torch.tensor(3),
+        "position_ids": torch.arange(9.0)[None],
     }
     for name, value in cases.items():
         report = mistral_ext.path_report(model, **{name: value})
         assert report.path == "module"
         assert name in report.reason
+    for keep in ([0, 1], slice(0, 2)):
+        assert "logits_to_keep is a" in mistral_ext.path_report(model, logits_to_keep=keep).reason
     harmless = {"cache_position": torch.arange(9), "num_items_in_batch": 3, "use_cache": True}
     assert mistral_ext.path_report(model, input_ids=ids, unknown=None, **harmless).path == "native"
 
