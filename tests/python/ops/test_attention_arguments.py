@@ -175,3 +175,12 @@ def test_registration_of_the_backward_is_sound(device):
     output, logsumexp = attention(*inputs, 0.25)
     arguments = (torch.ones_like(output), *inputs, output, logsumexp, 0.25, True, 3)
     torch.library.opcheck(attention_backward, arguments)
+
+
+def test_a_mask_that_requires_a_gradient_is_refused_where_one_is_recorded(device):
+    query, key, value = make_inputs(device, torch.float32, 4, 2, 16, 3, 5)
+    mask = torch.zeros(2, 1, 3, 5, device=device, requires_grad=True)
+    with pytest.raises(ValueError, match=r"^attention: mask must not require gradients"):
+        attention(query, key, value, 0.25, False, 0, mask)
+    with torch.no_grad():
+        attention(query, key, value, 0.25, False, 0, mask)

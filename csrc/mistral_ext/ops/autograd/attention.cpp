@@ -1,10 +1,12 @@
 #include "mistral_ext/ops/attention.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include "mistral_ext/core/check.h"
 #include "mistral_ext/ops/autograd/needs_autograd.h"
 
 namespace mistral_ext::ops {
@@ -72,6 +74,9 @@ std::tuple<at::Tensor, at::Tensor> attention_autograd(
     int64_t sliding_window,
     const std::optional<at::Tensor>& mask,
     const std::optional<at::Tensor>& sequence_ids) {
+  MISTRAL_EXT_CHECK(!at::GradMode::is_enabled() || !mask.has_value() || !mask->requires_grad(),
+                    "attention: mask must not require gradients, since it gets none; got one that "
+                    "does: detach it, or take torch's scaled_dot_product_attention");
   if (!needs_autograd(query, key, value)) {
     at::AutoDispatchBelowADInplaceOrView below_autograd;
     return attention(query, key, value, scale, is_causal, sliding_window, mask, sequence_ids);
