@@ -14,8 +14,9 @@
                "norm": {"weight": [hidden_size]}},
      "lm_head": {"weight": [vocab_size, hidden_size]}}
 
-A model whose head is its embedding has no "lm_head". Every leaf that torch.utils._pytree finds is
-a tensor, so `tree_map(lambda w: w.bfloat16(), params)` gives parameters again.
+A model whose head is its embedding has no "lm_head", and no other may lack it. Every leaf that
+torch.utils._pytree finds is a tensor, so `tree_map(lambda w: w.bfloat16(), params)` gives
+parameters again.
 """
 
 import json
@@ -84,20 +85,32 @@ torch.serialization.add_safe_globals([ParamsConfig])
 
 
 class _Runner:
-    """A C++ model that takes the tensors of params as they are at each call."""
+    """Makes C++ models of the tensors of params, as they are at each call; keeps the last."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        self.model = _C.MistralForCausalLM(_C.MistralConfig.from_dict(config))
-        self._weights: dict[str, torch.Tensor] = {}
+        self.config = _C.MistralConfig.from_dict(config)
+        self._last: tuple[dict[str, torch.Tensor], _C.MistralForCausalLM] | None = None
 
     def with_weights(self, weights: dict[str, torch.Tensor]) -> "_C.MistralForCausalLM":
         if _HEAD not in weights and _EMBEDDING in weights:
+            _check_tied(self.config.tie_word_embeddings)
             weights[_HEAD] = weights[_EMBEDDING]
-        # The C++ model holds the tensors themselves, so what is changed in one is seen anyway.
-        if not _same_objects(weights, self._weights):
-            self.model.load_parameters(weights)
-            self._weights = weights
-        return self.model
+        # The C++ model holds the tensors themselves, so what is changed in one is seen anyway. For
+        # others it is another model, since the last may be running in another thread.
+        last = self._last
+        if last is not None and _same_objects(weights, last[0]):
+            return last[1]
+        model = _C.MistralForCausalLM(self.config)
+        model.load_parameters(weights)
+        self._last = weights, model
+        return model
+
+
+def _check_tied(tied: bool) -> None:
+    if not tied:
+        raise ValueError(
+            f"params: {_HEAD} must be given, since the model's head was not its embedding; got none"
+        )
 
 
 def _same_objects(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -153,12 +166,14 @@ def convert_mistral_lm_params(hf_model: torch.nn.Module) -> Params:
         raise ValueError(
             f"{function}: hf_model must have a language-model head, got {type(hf_model).__name__}"
         )
-    params_config = ParamsConfig(config.to_json_string(use_diff=False))
+    tied = head.weight is hf_model.get_input_embeddings().weight
+    fields = json.loads(config.to_json_string(use_diff=False)) | {"tie_word_embeddings": tied}
+    params_config = ParamsConfig(json.dumps(fields))
     weights = {name: tensor.detach() for name, tensor in hf_model.state_dict().items()}
     on_meta = next((name for name, tensor in weights.items() if tensor.is_meta), None)
     if on_meta is not None:
         raise ValueError(f"{function}: {on_meta} must have storage, got one on the meta device")
-    if head.weight is hf_model.get_input_embeddings().weight:
+    if tied:
         weights.pop(_HEAD, None)
     params_config.runner().with_weights(dict(weights))  # refuses what does not fit
     params: Params = {"config": params_config}
@@ -207,7 +222,7 @@ def create_mistral_lm_cache(params: Params) -> "_C.KVCache":
     sliding window W keeps its last W keys and no more.
     """
     runner = _config_of(params, "create_mistral_lm_cache").runner()
-    return _C.KVCache(runner.model.config.layer_windows)
+    return _C.KVCache(runner.config.layer_windows)
 
 
 def forward_mistral_lm(
@@ -283,8 +298,9 @@ def convert_back_mistral_lm_params(params: Params) -> dict[str, torch.Tensor]:
 
     A head that is the embedding appears under both its names, as Hugging Face writes it.
     """
-    _config_of(params, "convert_back_mistral_lm_params")
+    config = _config_of(params, "convert_back_mistral_lm_params")
     state = {name: tensor.detach() for name, tensor in _named_tensors(params)}
     if _HEAD not in state:
+        _check_tied(config.to_dict().get("tie_word_embeddings", False))
         state[_HEAD] = state[_EMBEDDING]
     return state

@@ -5,6 +5,7 @@ import gc
 import io
 import pickle
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -171,6 +172,17 @@ def test_params_map_as_a_pytree(hf_model, ids):
     again = pytree.tree_unflatten(leaves, structure)
     assert again["config"] == params["config"]
     assert pytree.tree_structure(doubled) == structure
+
+
+def test_params_of_one_config_object_may_run_in_several_threads(hf_model, ids, device):
+    params = convert_mistral_lm_params(hf_model)
+    other = convert_mistral_lm_params(small_model(seed=5, device=device))
+    both = [params, {**other, "config": params["config"]}]  # as a shallow edit leaves it
+    expected = [forward_mistral_lm(each, ids) for each in both]
+    with ThreadPoolExecutor(len(both)) as threads:
+        runs = list(threads.map(lambda i: forward_mistral_lm(both[i % 2], ids), range(200)))
+    for i, logits in enumerate(runs):
+        assert torch.equal(logits, expected[i % 2])
 
 
 @pytest.mark.parametrize("how", ["pickle", "torch.save", "deepcopy"])

@@ -126,3 +126,24 @@ def test_token_ids_outside_the_vocabulary(params, ids):
     ids[0, 3] = 99
     with pytest.raises((ValueError, IndexError), match="99"):
         forward_mistral_lm(params, ids)
+
+
+def test_a_head_that_went_missing(params, ids):
+    del params["lm_head"]
+    missing = r"^params: lm_head\.weight must be given, since"
+    with pytest.raises(ValueError, match=missing):
+        forward_mistral_lm(params, ids)
+    with pytest.raises(ValueError, match=missing):
+        convert_back_mistral_lm_params(params)
+
+
+def test_a_head_that_was_tied_by_hand_need_not_be_there(hf_model, ids):
+    hf_model.lm_head.weight = hf_model.model.embed_tokens.weight
+    params = convert_mistral_lm_params(hf_model)
+    assert "lm_head" not in params
+    # Sums of some hundred products in another order.
+    torch.testing.assert_close(
+        forward_mistral_lm(params, ids), hf_model(ids).logits, rtol=1e-4, atol=1e-4
+    )
+    state = convert_back_mistral_lm_params(params)
+    assert state["lm_head.weight"] is state["model.embed_tokens.weight"]
