@@ -75,6 +75,7 @@ class LoopPlan:
         """Which of the sequences, int64 [rows, length], the criteria end: bool [rows]."""
         if not self.criteria:
             return None
+        sequences = sequences.contiguous()  # they are columns of something longer
         rows = torch.zeros(len(sequences), dtype=torch.bool, device=sequences.device)
         for criterion in self.criteria:
             rows = rows | criterion(sequences, None)
@@ -101,7 +102,21 @@ def plan_loop(
     if plan.criteria and not plan.arguments.get("eos_token_ids") and len(input_ids) > 1:
         # Hugging Face's loop then goes on filling a row that a criterion stopped.
         plan.obstacle = plan.obstacle or "rows are stopped one by one without eos_token_id"
+    if "max_length" in plan.arguments:
+        # Hugging Face's loop looks at the length after a token, so there is always one.
+        plan.arguments["max_length"] = max(plan.arguments["max_length"], input_ids.shape[1] + 1)
+    plan.obstacle = plan.obstacle or _mask_obstacle(input_ids, model_kwargs)
     return plan
+
+
+def _mask_obstacle(input_ids: torch.Tensor, model_kwargs: dict[str, Any]) -> str:
+    """Hugging Face's loop takes masks that go on behind the prompt, and cuts them."""
+    mask = model_kwargs.get("attention_mask")
+    if mask is None or model_kwargs.get("inputs_embeds") is not None:
+        return ""
+    past, given = model_kwargs["past_key_values"].get_seq_length(), input_ids.shape[1]
+    fits = mask.shape[1] in (given, past + given)
+    return "" if fits else "attention_mask has another length than the tokens"
 
 
 def plan_settings(
@@ -161,6 +176,9 @@ def _obstacle(generation_config: Any, synced_gpus: bool, model_kwargs: dict[str,
     mask = model_kwargs.get("attention_mask")
     if mask is not None and mask.dim() != 2:
         return "attention_mask has not 2 dimensions"
+    positions = model_kwargs.get("position_ids")
+    if positions is not None and positions.is_floating_point():
+        return "position_ids are no integers"
     if generation_config.prefill_chunk_size and model_kwargs.get("inputs_embeds") is not None:
         return "prefill_chunk_size and inputs_embeds are both given"
     return ""

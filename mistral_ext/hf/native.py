@@ -67,8 +67,10 @@ class NativeModel:
     def refresh(self) -> str:
         """Shares the weights as they are now; returns what needs Python modules, or "".
 
-        Nothing that is done to the Python model between two calls is missed: the configuration is
-        compared and every module looked at each time.
+        The configuration is compared and every module looked at each time, down to the identity
+        of its weights and of its forward, its hooks, and the attributes that its forward reads. Not
+        looked at: what modules have and their class's forward does not read, and code that was
+        replaced before mistral_ext was imported.
         """
         owner = self.owner()
         key = _key(owner)
@@ -283,6 +285,8 @@ def call_obstacle(
         return "position_ids are no integers"
     if past_key_values is not None and type(past_key_values) is not MistralCache:
         return f"past_key_values is a {type(past_key_values).__name__}"
+    if _goes_beyond_tokens(attention_mask, input_ids, inputs_embeds, past_key_values):
+        return "attention_mask is longer than the tokens"
     if isinstance(logits_to_keep, torch.Tensor):
         if logits_to_keep.dim() != 1 or not is_plain(logits_to_keep):
             return "logits_to_keep is no plain tensor of one dimension"
@@ -302,6 +306,20 @@ def call_obstacle(
         past_key_values,
         config.use_cache if use_cache is None else use_cache,
     )
+
+
+def _goes_beyond_tokens(
+    mask: torch.Tensor | None,
+    input_ids: torch.Tensor | None,
+    inputs_embeds: torch.Tensor | None,
+    cache: Any,
+) -> bool:
+    """Whether a mask [batch, n] has columns for later tokens, which Hugging Face cuts off."""
+    tokens = input_ids if inputs_embeds is None else inputs_embeds
+    if mask is None or mask.dim() != 2 or tokens is None or tokens.dim() < 2:
+        return False
+    past = 0 if cache is None else cache.get_seq_length()
+    return mask.shape[1] > past + tokens.shape[1]
 
 
 def _unknown_argument(kwargs: dict[str, Any]) -> str:

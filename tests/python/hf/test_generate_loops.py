@@ -7,7 +7,10 @@ import torch
 import transformers
 from helpers.models import random_ids, small_model
 from transformers import (
+    EosTokenCriteria,
     LogitsProcessorList,
+    MaxLengthCriteria,
+    MinLengthLogitsProcessor,
     StoppingCriteria,
     StoppingCriteriaList,
     TemperatureLogitsWarper,
@@ -43,6 +46,78 @@ def test_rows_that_a_criterion_stops(eos, loop, device):
     ours, theirs, ran = both("gqa", device, random_ids(2, 5), stopping_criteria=criteria, **call)
     assert torch.equal(ours, theirs)
     assert ran.path == loop
+
+
+class Stop(StoppingCriteria):
+    """All rows at 8 columns; `make` gives the answer its form."""
+
+    def __init__(self, make):
+        self.make = make
+
+    def __call__(self, input_ids, scores, **kwargs):
+        input_ids.view(-1)  # which only contiguous ids have
+        return self.make(input_ids, input_ids.shape[1] >= 8)
+
+
+FORMS = {
+    "bool": lambda ids, stop: stop,
+    "tensor without dimensions": lambda ids, stop: torch.tensor(stop, device=ids.device),
+    "one for all": lambda ids, stop: torch.tensor([stop], device=ids.device),
+    "rows": lambda ids, stop: torch.full((len(ids),), stop, device=ids.device),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_criteria_answer_in_any_form_that_hugging_faces_loop_takes(form, batch, device):
+    criteria = StoppingCriteriaList([Stop(FORMS[form])])
+    call = {"stopping_criteria": criteria, "eos_token_id": 2}
+    ours, theirs, ran = both("gqa", device, random_ids(batch, 5), **call)
+    assert torch.equal(ours, theirs)
+    assert ours.shape == (batch, 8)
+    assert ran.path == "native"
+
+
+@pytest.mark.parametrize("own", ["processor", "criterion"])
+def test_ends_of_a_processor_or_a_criterion_alone(own, device):
+    """Not the ends that the others know: those are hidden for so long, these end the text."""
+    ids = random_ids(1, 5)
+    plain, _, _ = both("gqa", device, ids)
+    token = int(plain[0, 6])
+    if own == "processor":
+        call = {"logits_processor": LogitsProcessorList([MinLengthLogitsProcessor(30, token)])}
+    else:
+        criteria = StoppingCriteriaList([EosTokenCriteria(token)])
+        call = {"stopping_criteria": criteria, "min_new_tokens": 5, "eos_token_id": 2}
+    ours, theirs, ran = both("gqa", device, ids, **call)
+    assert torch.equal(ours, theirs)
+    assert not torch.equal(ours, plain)
+    assert ran.path == "python"
+
+
+def test_a_greatest_length_below_the_prompts_leaves_one_token(device):
+    criteria = StoppingCriteriaList([MaxLengthCriteria(4)])
+    call = {"stopping_criteria": criteria, "max_new_tokens": None}
+    ours, theirs, ran = both("gqa", device, random_ids(1, 5), **call)
+    assert torch.equal(ours, theirs)
+    assert ours.shape == (1, 6)
+    assert ran.path == "native"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"attention_mask": torch.ones(2, 9, dtype=torch.long)},
+        {"position_ids": torch.arange(5.0)[None].expand(2, 5)},
+        {"do_sample": True, "top_p": 0.0},
+    ],
+    ids=str,
+)
+def test_what_hugging_faces_loop_alone_takes(call, device):
+    call = {n: v.to(device) if isinstance(v, torch.Tensor) else v for n, v in call.items()}
+    ours, theirs, ran = both("gqa", device, random_ids(2, 5), **call)
+    assert torch.equal(ours, theirs)
+    assert ran.path == "python"
 
 
 @pytest.mark.parametrize("warper", [TemperatureLogitsWarper(0.5), TopKLogitsWarper(3)])

@@ -278,6 +278,17 @@ def test_attention_is_ours_unless_another_one_is_asked_for(tmp_path):
         ours.from_pretrained(tmp_path, attn_implementation="nonsense")
 
 
+@pytest.mark.parametrize("first", [mistral_ext, transformers], ids=lambda place: place.__name__)
+def test_a_configuration_may_be_used_by_both_classes_in_turn(first, device):
+    config = small_config()
+    config._attn_implementation = None
+    made = {first: first.MistralForCausalLM(config)}
+    second = transformers if first is mistral_ext else mistral_ext
+    made[second] = second.MistralForCausalLM(config)
+    assert mistral_ext.path_report(made[mistral_ext]).path == "native"
+    assert made[transformers].config._attn_implementation == "sdpa"
+
+
 def test_arguments_of_one_call_are_found(model, ids):
     cases = {
         "output_attentions": True,
