@@ -4,8 +4,11 @@ import argparse
 import math
 from collections.abc import Callable
 
+# More of anything that is counted here no machine has.
+_MOST = 2**31 - 1
 
-def integer(minimum: int) -> Callable[[str], int]:
+
+def integer(minimum: int, maximum: int = _MOST) -> Callable[[str], int]:
     def parse(text: str) -> int:
         try:
             value = int(text)
@@ -14,6 +17,10 @@ def integer(minimum: int) -> Callable[[str], int]:
         if value < minimum:
             raise argparse.ArgumentTypeError(
                 f"must be an integer of at least {minimum}, got {text!r}"
+            )
+        if value > maximum:
+            raise argparse.ArgumentTypeError(
+                f"must be an integer of at most {maximum}, got {text!r}"
             )
         return value
 
@@ -35,6 +42,7 @@ def number(rule: str, allowed: Callable[[float], bool]) -> Callable[[str], float
     return parse
 
 
-positive = number("above 0", lambda value: value > 0)
+# What scores are divided by: further out they leave the range of fp32.
+divisor = number("from 1e-6 to 1e6", lambda value: 1e-6 <= value <= 1e6)
 probability = number("in (0, 1]", lambda value: 0 < value <= 1)
 share = number("in [0, 1]", lambda value: 0 <= value <= 1)

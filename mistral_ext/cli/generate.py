@@ -13,7 +13,7 @@ import torch
 
 import mistral_ext
 from mistral_ext.cli import loading
-from mistral_ext.cli.arguments import integer, positive, probability, share
+from mistral_ext.cli.arguments import divisor, integer, probability, share
 from mistral_ext.cli.errors import UsageError
 from mistral_ext.cli.text_stream import TextStream
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", help="the text to continue; - reads it from standard input")
     loading.add_arguments(parser)
     parser.add_argument("--max-new-tokens", type=integer(1), default=128, metavar="N")
-    parser.add_argument("--temperature", type=positive, help="above 1 flattens the distribution")
+    parser.add_argument("--temperature", type=divisor, help="above 1 flattens the distribution")
     parser.add_argument("--top-k", type=integer(1), metavar="N", help="draw from the likeliest N")
     parser.add_argument(
         "--top-p", type=probability, metavar="P", help="draw from the likeliest that make up P"
@@ -33,10 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--min-p", type=share, metavar="P", help="leave out what is below P times the likeliest"
     )
     parser.add_argument(
-        "--repetition-penalty", type=positive, metavar="R", help="above 1 avoids earlier tokens"
+        "--repetition-penalty", type=divisor, metavar="R", help="above 1 avoids earlier tokens"
     )
     parser.add_argument("--greedy", action="store_true", help="always the likeliest token")
-    parser.add_argument("--seed", type=integer(0), help="sample; a seed gives one text")
+    parser.add_argument(
+        "--seed", type=integer(0, 2**64 - 1), metavar="N", help="sample; a seed gives one text"
+    )
     parser.add_argument("--chat", action="store_true", help="the prompt is a user's message")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
 
@@ -52,6 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
     # torch starts every process with one and the same seed.
     seed = torch.seed() if arguments.seed is None else arguments.seed
     torch.manual_seed(seed)
+    if arguments.greedy and arguments.seed is not None:
+        print("mistral-ext: --seed is not used, since --greedy draws nothing", file=sys.stderr)
 
     def write(piece: str) -> None:
         if not arguments.json:
@@ -67,7 +71,11 @@ def run(arguments: argparse.Namespace) -> int:
             input_ids, attention_mask=torch.ones_like(input_ids), streamer=stream, **options
         )
     except ValueError as error:
+        write("\n")  # the error gets a line of its own
         raise UsageError(str(error)) from error
+    except RuntimeError:
+        write("\n")
+        raise
     report = mistral_ext.path_report(model)
     result = _result(stream, started) | {
         "model": loaded.name,
@@ -76,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         "threads": torch.get_num_threads(),
         "forward": str(report.last_forward or report.path),
         "loop": str(report.generation),
-        "seed": seed,
+        "seed": None if arguments.greedy else seed,
         "prompt": text,
         "prompt_tokens": input_ids.shape[1],
     }

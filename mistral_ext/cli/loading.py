@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="default: the checkpoint's")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
-    parser.add_argument("--threads", type=integer(1), help="CPU threads (default: torch's)")
+    parser.add_argument("--threads", type=integer(1, 1024), help="CPU threads (default: torch's)")
 
 
 def apply_threads(arguments: argparse.Namespace) -> None:
@@ -105,19 +105,27 @@ def _device(named: str | None) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"--device: cannot use {named}: {_first_sentence(error)}") from error
+    if device.type == "meta":
+        raise UsageError("--device: cannot use meta: its tensors hold no numbers")
     return device
 
 
 def _first_sentence(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0]
+    text, *more = (line.strip() for line in lines)
+    for line in more:
+        if not text.endswith((":", ",")):
+            break
+        text += f" {line}"
+    # Some explain at length what else might be meant.
+    return text if len(text) < 300 else text.partition(". ")[0]
 
 
 @contextmanager
 def _load_errors(what: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
+    except (ImportError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
         raise UsageError(f"--model: cannot load {what}: {_first_sentence(error)}") from error
 
 

@@ -10,6 +10,8 @@ import transformers
 from helpers import smollm2
 from safetensors.torch import load_file, save_file
 
+import mistral_ext
+
 GREEDY = ("--greedy", "--max-new-tokens", "12")
 
 
@@ -116,17 +118,26 @@ class TestOneSentenceAndExitCode2:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (("--temperature", "nan"), "--temperature: must be a number above 0, got 'nan'"),
-            (("--temperature", "0"), "--temperature: must be a number above 0, got '0'"),
+            (
+                ("--temperature", "nan"),
+                "must be a number from 1e-6 to 1e6, got 'nan'",
+            ),
+            (("--temperature", "0"), "--temperature: must be a number from 1e-6 to 1e6, got '0'"),
             (("--top-p", "1.5"), "--top-p: must be a number in (0, 1], got '1.5'"),
             (("--top-p", "0"), "--top-p: must be a number in (0, 1], got '0'"),
             (("--min-p", "-0.1"), "--min-p: must be a number in [0, 1], got '-0.1'"),
             (("--top-k", "0"), "--top-k: must be an integer of at least 1, got '0'"),
             (("--max-new-tokens", "-1"), "must be an integer of at least 1, got '-1'"),
             (("--max-new-tokens", "many"), "must be an integer of at least 1, got 'many'"),
-            (("--repetition-penalty", "0"), "must be a number above 0, got '0'"),
+            (("--repetition-penalty", "0"), "must be a number from 1e-6 to 1e6, got '0'"),
             (("--threads", "0"), "--threads: must be an integer of at least 1, got '0'"),
             (("--seed", "-1"), "--seed: must be an integer of at least 0, got '-1'"),
+            (("--temperature", "1e-44"), "must be a number from 1e-6 to 1e6, got '1e-44'"),
+            (("--seed", str(2**64)), "--seed: must be an integer of at most 18446744073709551615"),
+            (("--max-new-tokens", "9" * 30), "must be an integer of at most 2147483647"),
+            (("--top-k", "9" * 19), "must be an integer of at most 2147483647"),
+            (("--threads", "9" * 30), "--threads: must be an integer of at most 1024"),
+            (("--device", "meta"), "--device: cannot use meta: its tensors hold no numbers"),
             (("--dtype", "int8"), "--dtype: invalid choice: 'int8'"),
             (("--greedy", "--top-k", "3"), "--greedy and --top-k exclude each other"),
             (("--no-such-option",), "unrecognized arguments: --no-such-option"),
@@ -196,6 +207,53 @@ class TestOneSentenceAndExitCode2:
         code, _, err = run("generate", "Hello", "--model", str(folder))
         assert code == 2
         assert "cannot load" in err
+
+    def test_for_a_package_that_loading_needs(self, run, checkpoint, tmp_path):
+        folder = tmp_path / "quantised"
+        shutil.copytree(checkpoint, folder)
+        config = json.loads((folder / "config.json").read_text())
+        config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+        (folder / "config.json").write_text(json.dumps(config))
+        code, _, err = run("generate", "Hello", "--model", str(folder))
+        assert code == 2
+        assert "cannot load" in err
+        assert "bitsandbytes" in err
+
+    def test_for_a_checkpoint_without_a_tokenizer(self, run, checkpoint, tmp_path):
+        folder = tmp_path / "wordless"
+        shutil.copytree(checkpoint, folder)
+        for file in folder.glob("token*"):
+            file.unlink()
+        code, _, err = run("generate", "Hello", "--model", str(folder))
+        assert code == 2
+        assert "cannot load the tokenizer of" in err
+        assert err.count("\n") == 1
+        assert not err.rstrip().endswith(":")
+
+    def test_for_more_memory_than_there_is(self, capsys, monkeypatch, checkpoint):
+        from mistral_ext.cli import loading, main
+
+        monkeypatch.setattr(loading, "load_model", lambda *_: torch.empty(2**58))
+        assert main(["bench", "--model", checkpoint]) == 2
+        self.check(capsys.readouterr(), "not enough memory: ")
+
+
+def test_an_error_after_the_prompt_has_a_line_of_its_own(run, checkpoint, monkeypatch):
+    def refuse(*arguments, **keywords):
+        raise ValueError("generate: this must work, got an error")
+
+    monkeypatch.setattr(mistral_ext.MistralForCausalLM, "generate", refuse)
+    code, out, err = run("generate", "Hello", "--model", checkpoint)
+    assert code == 2
+    assert out == "Hello\n"
+    assert err == "mistral-ext: error: generate: this must work, got an error\n"
+
+
+def test_a_seed_that_greedy_decoding_ignores_is_said_to_be_ignored(run, checkpoint):
+    code, _, err = run("generate", "Hello", "--model", checkpoint, *GREEDY, "--seed", "3")
+    assert code == 0
+    assert "--seed is not used, since --greedy draws nothing" in err
+    assert generated(run, "Hello", "--model", checkpoint, *GREEDY, "--seed", "3")["seed"] is None
 
 
 def test_ctrl_c_ends_it_with_its_own_exit_code(capsys, monkeypatch, checkpoint):
