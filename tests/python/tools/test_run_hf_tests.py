@@ -19,12 +19,12 @@ def load_runner():
 runner = load_runner()
 
 REPORT = """<testsuites><testsuite>
-<testcase classname="tests.models.x.XTest" name="test_passes"/>
-<testcase classname="tests.models.x.XTest" name="test_fails"><failure message="no&#10;more"/></testcase>
-<testcase classname="tests.models.x.XTest" name="test_breaks"><error message="it"/></testcase>
-<testcase classname="tests.models.x.XTest" name="test_skips"><skipped message="why"/></testcase>
-<testcase classname="tests.models.x.XTest" name="test_subtests"><skipped message="one"/></testcase>
-<testcase classname="tests.models.x.XTest" name="test_subtests"/>
+<testcase classname="tests.x.XTest" name="test_passes"/>
+<testcase classname="tests.x.XTest" name="test_fails"><failure message="no&#10;more"/></testcase>
+<testcase classname="tests.x.XTest" name="test_breaks"><error message="it"/></testcase>
+<testcase classname="tests.x.XTest" name="test_skips"><skipped message="why"/></testcase>
+<testcase classname="tests.x.XTest" name="test_subtests"><skipped message="one"/></testcase>
+<testcase classname="tests.x.XTest" name="test_subtests"/>
 </testsuite></testsuites>"""
 
 
