@@ -22,9 +22,19 @@ if PATCHES:
     REPLACED = frozenset(OURS)
 
 
-def pytest_collection_finish() -> None:
+def _patch_again() -> None:
+    """Their helpers load transformers anew, which gives its own classes again."""
     if PATCHES:
-        mistral_ext.patch()  # a test helper has loaded transformers anew
+        mistral_ext.patch()
+
+
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    if isinstance(collector, pytest.Module):
+        _patch_again()
+
+
+def pytest_collection_finish() -> None:
+    _patch_again()
 
 
 @pytest.hookimpl(wrapper=True)
