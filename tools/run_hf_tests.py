@@ -49,7 +49,8 @@ def run(tests: Path, models: list[str], whose: str, pytest_arguments: list[str])
         ),
     }
     command = [sys.executable, "-m", "pytest", "-q", "-p", "hf_tests_plugin"]
-    command += [f"--rootdir={tests.parent}", f"--junitxml={report}", *pytest_arguments]
+    command += ["--disable-warnings", f"--rootdir={tests.parent}", f"--junitxml={report}"]
+    command += pytest_arguments
     subprocess.run([*command, *map(str, files)], cwd=tests.parent, env=environment, check=False)
     return report
 
