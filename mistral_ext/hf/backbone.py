@@ -57,6 +57,8 @@ class NativeModule:
         output_capturing._CAN_RECORD_REGISTRY.setdefault(str(kind), kind._can_record_outputs)
 
     def get_correct_attn_implementation(self, requested: Any, *args: Any, **kwargs: Any) -> str:
+        if requested == f"paged|{ATTENTION}":  # what generate_batch makes of it
+            requested = "paged|sdpa"
         try:
             return super().get_correct_attn_implementation(requested, *args, **kwargs)
         except ValueError as error:

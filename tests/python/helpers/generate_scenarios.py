@@ -123,6 +123,19 @@ def _() -> Model:
     return model
 
 
+@scenario("generate", "`generate_batch`, transformers' continuous batching")
+def _() -> Model:
+    model = ours("gqa")
+    model.generate_batch(
+        ONE.tolist(),
+        generation_config=transformers.GenerationConfig(max_new_tokens=2, eos_token_id=2),
+        continuous_batching_config=transformers.ContinuousBatchingConfig(
+            num_blocks=4, block_size=16, max_batch_tokens=32
+        ),
+    )
+    return model
+
+
 @scenario("generate", "a forward hook on a layer")
 def _() -> Model:
     model = ours()

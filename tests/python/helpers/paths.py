@@ -16,6 +16,7 @@ import transformers
 import mistral_ext
 from helpers import generate_scenarios  # noqa: F401  adds its own
 from helpers.scenarios import SCENARIOS
+from mistral_ext.hf import Choice
 
 FILE = Path(__file__).parents[3] / "docs" / "paths.md"
 
@@ -52,12 +53,13 @@ def _line(title: str, loops: bool, run: Callable[[], Any]) -> str:
         model, forward = found if isinstance(found, tuple) else (found, None)
         report = mistral_ext.path_report(model)
     forward = forward or report.last_forward
-    loop = report.generation
+    # generate_batch has a loop of its own, which no report knows.
+    loop = report.generation or Choice("python", "not generate's loop")
     if not loops:
         return f"| {title} | {forward.path} | {forward.reason} |"
     path = "" if loop.path == "native" else forward.path
     reasons = [loop.reason, forward.reason if path == "module" else ""]
-    why = "; ".join(dict.fromkeys(reason for reason in reasons if reason))
+    why = "; ".join(dict.fromkeys(reason for reason in reasons if reason)).replace("|", r"\|")
     return f"| {title} | {loop.path} | {path} | {why} |"
 
 

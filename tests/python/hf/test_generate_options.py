@@ -6,6 +6,7 @@ from helpers.compare import assert_close_to_scale
 from helpers.generation import PLAIN, generate_both, left_padded
 from helpers.models import random_ids, small_model
 from transformers import (
+    ContinuousBatchingConfig,
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
@@ -248,3 +249,23 @@ def test_generate_of_the_callers_own_gets_the_models_cache(device):
     run = generate_both(small_model(device=device), ids, custom_generate=two_tokens)
     assert torch.equal(run.ours, run.theirs)
     assert run.ours.shape[1] == 9
+
+
+@pytest.mark.parametrize("attention", ["mistral_ext", "sdpa"])
+def test_generate_batch_gives_the_tokens_of_generate(attention):
+    """transformers' continuous batching, which pages keys and values by itself."""
+    hf_model = small_model()
+    model = mistral_ext.from_hf(hf_model)
+    model.set_attn_implementation(attention)
+    ids = random_ids(2, 7)
+    config = GenerationConfig(max_new_tokens=5, do_sample=False, eos_token_id=2, pad_token_id=0)
+    pages = ContinuousBatchingConfig(num_blocks=4, block_size=16, max_batch_tokens=32)
+    outputs = model.generate_batch(
+        ids.tolist(), generation_config=config, continuous_batching_config=pages
+    )
+    expected = hf_model.generate(ids, generation_config=config)[:, 7:].tolist()
+    found = [output.generated_tokens for output in outputs.values()]
+    assert sorted(found) == sorted(expected)
+    assert model.config._attn_implementation == attention
+    assert torch.equal(model.generate(ids, generation_config=config)[:, 7:], torch.tensor(expected))
+    assert mistral_ext.path_report(model).generation.path == "native"
