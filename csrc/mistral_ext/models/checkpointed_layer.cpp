@@ -55,7 +55,7 @@ class CheckpointedLayer : public torch::autograd::Function<CheckpointedLayer> {
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
-                                                 torch::autograd::variable_list grads) {
+                                                 const torch::autograd::variable_list& grads) {
     TORCH_CHECK(!at::GradMode::is_enabled(),
                 "gradient checkpointing: create_graph must be False, got True: a checkpointed "
                 "layer is differentiable once");

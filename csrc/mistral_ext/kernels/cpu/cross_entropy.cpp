@@ -87,7 +87,7 @@ void cross_entropy(const T* logits,
 
 template <typename T, typename Loss>
 void cross_entropy_gradient(
-    T* logits, const int64_t* labels, Loss* losses, int64_t rows, int64_t vocab_size) {
+    const int64_t* labels, T* logits, Loss* losses, int64_t rows, int64_t vocab_size) {
   for (int64_t r = 0; r < rows; ++r, logits += vocab_size) {
     const auto row = softmax(logits, vocab_size);
     losses[r] = loss(row, to_float(logits[labels[r]]));
@@ -98,7 +98,7 @@ void cross_entropy_gradient(
 #define MISTRAL_EXT_INSTANTIATE(T, Loss)                                    \
   template void cross_entropy<T, Loss>(                                     \
       const T*, int64_t, const int64_t*, int64_t, Loss*, int64_t, int64_t); \
-  template void cross_entropy_gradient<T, Loss>(T*, const int64_t*, Loss*, int64_t, int64_t);
+  template void cross_entropy_gradient<T, Loss>(const int64_t*, T*, Loss*, int64_t, int64_t);
 
 MISTRAL_EXT_INSTANTIATE(float, float)
 MISTRAL_EXT_INSTANTIATE(double, double)

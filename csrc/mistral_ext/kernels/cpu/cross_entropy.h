@@ -26,7 +26,7 @@ namespace mistral_ext::kernels::cpu {
                      int64_t vocab_size);                                                \
   template <typename T, typename Loss>                                                   \
   void cross_entropy_gradient(                                                           \
-      T* logits, const int64_t* labels, Loss* losses, int64_t rows, int64_t vocab_size); \
+      const int64_t* labels, T* logits, Loss* losses, int64_t rows, int64_t vocab_size); \
   }
 MISTRAL_EXT_FOR_EACH_LEVEL(MISTRAL_EXT_DECLARE)
 #undef MISTRAL_EXT_DECLARE

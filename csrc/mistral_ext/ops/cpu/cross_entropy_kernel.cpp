@@ -62,7 +62,7 @@ at::Tensor row_losses_cpu(at::Tensor& logits, const at::Tensor& labels, bool gra
     at::parallel_for(0, logits.size(0), row_grain(vocab_size), [&](int64_t begin, int64_t end) {
       T* rows = values + begin * vocab_size;
       if (gradient) {
-        with_gradient(rows, classes + begin, to + begin, end - begin, vocab_size);
+        with_gradient(classes + begin, rows, to + begin, end - begin, vocab_size);
       } else {
         constexpr int64_t kNoneIgnored = -1;
         without(
