@@ -114,7 +114,7 @@ def _first_sentence(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     text, *more = (line.strip() for line in lines)
     for line in more:
-        if not text.endswith((":", ",")):
+        if not text.endswith((":", ",", " or", " and")):
             break
         text += f" {line}"
     # Some explain at length what else might be meant.

@@ -114,9 +114,8 @@ def _mask_obstacle(input_ids: torch.Tensor, model_kwargs: dict[str, Any]) -> str
     mask = model_kwargs.get("attention_mask")
     if mask is None or model_kwargs.get("inputs_embeds") is not None:
         return ""
-    past, given = model_kwargs["past_key_values"].get_seq_length(), input_ids.shape[1]
-    fits = mask.shape[1] in (given, past + given)
-    return "" if fits else "attention_mask has another length than the tokens"
+    tokens = model_kwargs["past_key_values"].get_seq_length() + input_ids.shape[1]
+    return "attention_mask is longer than the tokens" if mask.shape[1] > tokens else ""
 
 
 def plan_settings(
