@@ -59,14 +59,14 @@ class _Attention(nn.Module):
 
     @property
     def config(self) -> PreTrainedConfig | _WithOurAttention:
-        config = self.__dict__["config"]
+        config = self._given_config
         if config._attn_implementation in OUR_ATTENTIONS:
             return _WithOurAttention(config)
         return config
 
     @config.setter
     def config(self, config: PreTrainedConfig) -> None:
-        self.__dict__["config"] = config
+        self._given_config = config
 
 
 def _is_watched(module: nn.Module) -> bool:
@@ -147,6 +147,9 @@ def install_modules(model: nn.Module) -> None:
     """Makes Hugging Face's norms, MLPs and attentions inside `model` ours; parameters stay."""
     for module in model.modules():
         module.__class__ = _OURS.get(type(module), type(module))
+        # Under the property's own name torch.compile would take it for the property.
+        if isinstance(module, _Attention) and "config" in module.__dict__:
+            module.config = module.__dict__.pop("config")
 
 
 class NativeTypes(dict[str, tuple[type, ...]]):

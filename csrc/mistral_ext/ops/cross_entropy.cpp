@@ -64,10 +64,12 @@ at::Tensor cross_entropy(const at::Tensor& logits, const at::Tensor& labels, int
 at::Tensor row_losses_reference(at::Tensor& logits, const at::Tensor& labels, bool gradient) {
   const auto index = labels.unsqueeze(1);
   const auto wide = logits.to(accumulation_dtype(logits));
-  const auto logsumexp = wide.logsumexp(1, /*keepdim=*/true);
-  auto losses = logsumexp.sub(wide.gather(1, index)).squeeze(1);
+  // From the largest one down: a loss near 0 is then no difference of large numbers.
+  const auto below = wide.sub(wide.amax(1, /*keepdim=*/true));
+  const auto logsumexp = below.exp().sum(1, /*keepdim=*/true).log_();
+  auto losses = logsumexp.sub(below.gather(1, index)).squeeze(1);
   if (gradient) {
-    const auto softmax = wide.sub(logsumexp).exp_();
+    const auto softmax = below.sub(logsumexp).exp_();
     softmax.scatter_(1, index, softmax.gather(1, index).sub(1));
     logits.copy_(softmax);
   }

@@ -85,7 +85,8 @@ def test_ends_of_a_processor_or_a_criterion_alone(own, device):
     plain, _, _ = both("gqa", device, ids)
     token = int(plain[0, 6])
     if own == "processor":
-        call = {"logits_processor": LogitsProcessorList([MinLengthLogitsProcessor(30, token)])}
+        processor = MinLengthLogitsProcessor(30, token, device=device)
+        call = {"logits_processor": LogitsProcessorList([processor])}
     else:
         criteria = StoppingCriteriaList([EosTokenCriteria(token)])
         call = {"stopping_criteria": criteria, "min_new_tokens": 5, "eos_token_id": 2}
