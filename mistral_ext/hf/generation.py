@@ -256,10 +256,9 @@ def run_loop(
     """Runs the plan; returns what `_sample` does. The cache then lacks only the last token."""
 
     def on_step(tokens: torch.Tensor, sequences: torch.Tensor) -> torch.Tensor | None:
-        stops = plan.stop(sequences)
         if streamer is not None:
             streamer.put(tokens.cpu())
-        return stops
+        return plan.stop(sequences)
 
     cache = model_kwargs["past_key_values"]
     output = _C.generate(

@@ -11,9 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from transformers.loss import loss_utils
 from transformers.loss.loss_utils import ForCausalLMLoss
 
 from mistral_ext.hf.tensors import is_plain
+
+# What Hugging Face's loss is made of: a program that replaces one of them wants it to run.
+_FIXED_CROSS_ENTROPY, _CROSS_ENTROPY = loss_utils.fixed_cross_entropy, functional.cross_entropy
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ def targets(
     given = labels if shift_labels is None else shift_labels
     if (
         causal_lm.loss_function is not ForCausalLMLoss
+        or loss_utils.fixed_cross_entropy is not _FIXED_CROSS_ENTROPY
+        or functional.cross_entropy is not _CROSS_ENTROPY
         or causal_lm.lm_head.weight.shape[0] != causal_lm.config.vocab_size
         or not is_plain(labels, given)
         or given.dtype != torch.int64

@@ -5,6 +5,7 @@ name of its base: transformers and others also look for modules by name. Where a
 take the tensors (mixed dtypes, tensor subclasses, function transforms) the base's arithmetic runs.
 """
 
+import copy
 from types import ModuleType
 from typing import Any
 
@@ -45,10 +46,18 @@ class _WithOurAttention:
     _attn_implementation = ATTENTION
 
     def __init__(self, config: PreTrainedConfig) -> None:
-        self._config = config
+        self.__dict__["_config"] = config
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_config":  # a copy that is being made
+            raise AttributeError(name)
         return getattr(self._config, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._config, name, value)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PreTrainedConfig:
+        return copy.deepcopy(self._config, memo)
 
 
 class _Attention(nn.Module):

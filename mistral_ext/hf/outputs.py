@@ -1,5 +1,6 @@
 """The output of a training step, whose logits are computed when somebody reads them."""
 
+import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ class PendingLogits:
     """
 
     _all: ClassVar["weakref.WeakSet[PendingLogits]"] = weakref.WeakSet()
+    _lock: ClassVar[threading.Lock] = threading.Lock()  # threads may train models of their own
 
     def __init__(self, hidden_states: Tensor, weight: Tensor) -> None:
         """hidden_states: [batch, seq, hidden_size]; weight: [vocab_size, hidden_size]."""
@@ -27,7 +29,8 @@ class PendingLogits:
         self._weight = weight
         self._state = _state(weight)
         self._copy: Tensor | None = None
-        self._all.add(self)
+        with self._lock:
+            self._all.add(self)
 
     def compute(self) -> Tensor:
         """[batch, seq, vocab_size], with gradients as if the forward pass had made it."""
@@ -46,9 +49,11 @@ class PendingLogits:
         """Runs before every step of any optimizer."""
         if not cls._all:
             return
+        with cls._lock:
+            everything = list(cls._all)
         owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
         copies: dict[int, Tensor] = {}
-        for pending in list(cls._all):
+        for pending in everything:
             weight = pending._weight
             if id(weight) not in owned or pending._copy is not None:
                 continue

@@ -33,6 +33,7 @@ struct Names {
   Name modules{"_modules"}, parameters{"_parameters"}, forward{"forward"}, weight{"weight"},
       bias{"bias"}, training{"training"}, attention_dropout{"attention_dropout"},
       scaling{"scaling"}, is_causal{"is_causal"}, max_norm{"max_norm"},
+      scale_grad_by_freq{"scale_grad_by_freq"}, sparse{"sparse"},
       variance_epsilon{"variance_epsilon"};
   std::vector<Name> hooks;
   Name model{"model"}, lm_head{"lm_head"}, embed_tokens{"embed_tokens"}, layers{"layers"},
@@ -247,6 +248,11 @@ std::string SharedWeights::refresh(py::handle module) {
     const auto embedding = walk.share(model, n.embed_tokens, "embedding");
     if (PyObject* most = lookup(embedding, n.max_norm); most != nullptr && most != Py_None) {
       throw Fallback{"embed_tokens has a max_norm"};
+    }
+    for (const Name* flag : {&n.scale_grad_by_freq, &n.sparse}) {
+      if (lookup(embedding, *flag) == Py_True) {
+        throw Fallback{std::string("embed_tokens has ") + flag->text};
+      }
     }
     const auto list = walk.child(model, n.layers, "layers");
     PyObject* const layers = lookup(list, n.modules);

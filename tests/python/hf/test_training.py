@@ -1,5 +1,7 @@
 """Training on the native path: loss and gradients against Hugging Face's, fp32, eager attention."""
 
+import copy
+
 import pytest
 import torch
 from helpers.compare import assert_ran
@@ -214,3 +216,19 @@ def test_enable_input_require_grads_is_honoured(ids, device):
     assert_ran(model, "native")
     model.disable_input_require_grads()
     assert not model(ids, labels=ids).loss.requires_grad
+
+
+@pytest.mark.parametrize("place", ["transformers.loss.loss_utils.fixed_cross_entropy", "own"])
+def test_a_replaced_part_of_the_loss_runs(place, ids, device, monkeypatch):
+    _, model = models("gqa", device)
+    target = "torch.nn.functional.cross_entropy" if place == "own" else place
+    monkeypatch.setattr(target, lambda logits, *_, **__: logits.sum() * 0 + 7)
+    assert model(ids, labels=ids).loss == 7
+
+
+def test_an_attentions_configuration_can_be_written_and_copied(device):
+    _, model = models("gqa", device)
+    config = model.model.layers[0].self_attn.config
+    config.attention_dropout = 0.25
+    assert model.config.attention_dropout == 0.25
+    assert type(copy.deepcopy(config)) is type(model.config)

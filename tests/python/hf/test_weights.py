@@ -198,6 +198,14 @@ def test_weights_that_are_lazily_negated(device):
         assert_close_to_scale(mistral_ext.from_hf(hf_model)(ids).logits, expected)
 
 
+@pytest.mark.parametrize("flag", ["scale_grad_by_freq", "sparse"])
+def test_an_embedding_with_another_gradient_runs_in_python(flag, device):
+    model = mistral_ext.from_hf(small_model(device=device))
+    setattr(model.model.embed_tokens, flag, True)
+    model(random_ids(1, 5).to(device))
+    assert_ran(model, "module")
+
+
 def test_an_embedding_with_a_greatest_norm_runs_in_python(device):
     hf_model = small_model(device=device)
     model = mistral_ext.from_hf(hf_model)
