@@ -1,10 +1,10 @@
 """What generate costs beyond the model: once a call, and for each token, streamed or not.
 
-Ours is what model.generate spends outside the C++ loop's own work: before and after _C.generate,
-and in the step it calls back where there is a streamer. Without one the loop calls nothing of
-Python's; the difference between the loop under generate and alone is taken on a tiny model, beside
-whose steps a microsecond is seen. Hugging Face's is what its loop spends outside forward. What
-TextStreamer adds to a streamer that does nothing is its own decoding and printing.
+Ours once a call is what model.generate spends before and after _C.generate; for each token, what
+_C.generate takes longer under generate, callbacks and their way into Python included, than alone:
+on a tiny model, beside whose steps a microsecond is seen (below that it is noise, of either sign).
+Hugging Face's is what its loop spends outside forward. What TextStreamer adds to a streamer that
+does nothing is its own decoding and printing.
 """
 
 import contextlib
@@ -50,26 +50,30 @@ def run(quick: bool, seconds: float) -> list[dict[str, Any]]:
         tokenizer = transformers.AutoTokenizer.from_pretrained(smollm2.checkpoint_folder())
         streamers["TextStreamer"] = lambda: transformers.TextStreamer(tokenizer)
     for name, make in streamers.items():
-        figures: dict[str, list[tuple[float, float]]] = {"mistral_ext": [], "hugging_face": []}
+        own_calls: list[float] = []
+        their_calls: list[float] = []
+        their_tokens: list[float] = []
         started = time.perf_counter()
         for turn in range(REPEATS):
             if turn >= 2 and time.perf_counter() - started > seconds:
                 break
-            for key, contestant in (("mistral_ext", ours), ("hugging_face", theirs)):
-                figures[key].append(contestant.measure(make() if make else None))
-        calls, steps = (
-            {key: measure.median([pair[i] for pair in found]) for key, found in figures.items()}
-            for i in (0, 1)
-        )
+            own_calls.append(ours.measure(make() if make else None))
+            call, token = theirs.measure(make() if make else None)
+            their_calls.append(call)
+            their_tokens.append(token)
         if make is None:
-            once = {key: 1e3 * value for key, value in calls.items()}
-            table.add(what_is_measured="once a call", unit="ms", **once)
-            steps["mistral_ext"] = max(0.0, _bare_difference(quick))
+            table.add(
+                what_is_measured="once a call",
+                unit="ms",
+                mistral_ext=1e3 * measure.median(own_calls),
+                hugging_face=1e3 * measure.median(their_calls),
+                seconds={"mistral_ext": own_calls, "hugging_face": their_calls},
+            )
         table.add(
             what_is_measured=name,
             unit="us",
-            **{key: 1e6 * value for key, value in steps.items()},
-            seconds=figures,
+            mistral_ext=1e6 * _beyond_the_loop(quick, make),
+            hugging_face=1e6 * measure.median(their_tokens),
         )
     return table.rows
 
@@ -104,16 +108,14 @@ class _Contestant:
 
 
 class _Ours(_Contestant):
-    def measure(self, streamer: BaseStreamer | None) -> tuple[float, float]:
-        """(seconds once a call, seconds a token)"""
+    def measure(self, streamer: BaseStreamer | None) -> float:
+        """Seconds once a call."""
         loop = _C.generate
         inside: list[float] = []
-        steps: list[float] = []
 
-        def timed(*args: Any, on_step: Any = None, **kwargs: Any) -> Any:
+        def timed(*args: Any, **kwargs: Any) -> Any:
             started = time.perf_counter()
-            step = None if on_step is None else _timed(on_step, steps)
-            output = loop(*args, on_step=step, **kwargs)
+            output = loop(*args, **kwargs)
             inside.append(time.perf_counter() - started)
             return output
 
@@ -123,11 +125,12 @@ class _Ours(_Contestant):
         finally:
             _C.generate = loop
         self.inside = inside[0]
-        return total - self.inside, sum(steps) / self.tokens
+        return total - self.inside
 
 
 class _Theirs(_Contestant):
     def measure(self, streamer: BaseStreamer | None) -> tuple[float, float]:
+        """(seconds once a call, seconds a token)"""
         forward, spans = self.model.forward, []
 
         @functools.wraps(forward)
@@ -147,18 +150,8 @@ class _Theirs(_Contestant):
         return total - (spans[-1][1] - spans[0][0]) - token, token
 
 
-def _timed(call: Callable[..., Any], times: list[float]) -> Callable[..., Any]:
-    def timed(*args: Any) -> Any:
-        started = time.perf_counter()
-        result = call(*args)
-        times.append(time.perf_counter() - started)
-        return result
-
-    return timed
-
-
-def _bare_difference(quick: bool) -> float:
-    """Seconds a token of the loop under generate beyond the loop alone."""
+def _beyond_the_loop(quick: bool, make: Callable[[], BaseStreamer] | None) -> float:
+    """Seconds a token of the loop under generate, with a streamer or none, beyond it alone."""
     tokens = 8 if quick else 256
     contestant = _Ours(mistral_ext.from_hf(models.tiny(torch.float32)), tokens)
     arguments: dict[str, Any] = {}
@@ -179,7 +172,7 @@ def _bare_difference(quick: bool) -> float:
         return measure.seconds(lambda: loop(**{**arguments, "cache": cache.settled()}))
 
     def under_generate() -> float:
-        contestant.measure(None)
+        contestant.measure(make() if make else None)
         return contestant.inside
 
     figures = measure.interleaved({"under": under_generate, "alone": alone}, 2 if quick else 25)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Generator
 
 import pytest
-import transformers  # noqa: F401
+import transformers  # noqa: F401  the installed one, before a test puts another in its place
 
 PATCHES = os.environ.get("MISTRAL_EXT_HF_TESTS") == "ours"
 REPLACED: frozenset[type] = frozenset()

@@ -10,6 +10,7 @@ if tuple(int(part) for part in transformers.__version__.split(".")[:2]) < MINIMU
         f" {transformers.__version__}"
     )
 
+# After the check (E402): what these import is not there in an older transformers.
 from mistral_ext.hf.backbone import Ministral3Model, MinistralModel, MistralModel  # noqa: E402
 from mistral_ext.hf.cache import MistralCache, MistralCacheLayer  # noqa: E402
 from mistral_ext.hf.convert import from_hf  # noqa: E402

@@ -316,7 +316,7 @@ class NativeCausalLM(NativeModule):
         if not obstacle and cache.windows != native.windows:
             obstacle = "past_key_values keeps other windows than the layers have"
         pad = plan.arguments.get("pad_token_id")
-        if not obstacle and pad is not None and not 0 <= pad < native.model.config.vocab_size:
+        if not obstacle and pad is not None and not 0 <= pad < native.vocab_size:
             obstacle = "pad_token_id is no token of the model"
         in_cpp = not obstacle and forced_path() != "module"
         native.last_generation = (

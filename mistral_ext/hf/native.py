@@ -48,6 +48,7 @@ class NativeModel:
     def __init__(self, owner: torch.nn.Module) -> None:
         self.owner = weakref.ref(owner)
         self.windows: tuple[int, ...] = ()  # the keys each layer's queries see; 0 is all
+        self.vocab_size = 0
         self.last_forward: Choice | None = None
         self.last_generation: Choice | None = None
         self._weights: _C.SharedWeights | None = None
@@ -55,6 +56,8 @@ class NativeModel:
         self._key: tuple[Any, ...] | None = None
         self._refusal = ""
         self._lock = threading.Lock()
+        # What refresh found for this thread's call: another thread may refresh before it is used.
+        self._found = threading.local()
 
     @property
     def model(self) -> "_C.MistralForCausalLM | None":
@@ -74,6 +77,7 @@ class NativeModel:
         """
         owner = self.owner()
         key = _key(owner)
+        self._found.__dict__.pop("call", None)
         with self._lock:
             if key != self._key:
                 self._build(owner, key)
@@ -93,8 +97,11 @@ class NativeModel:
 
     @contextmanager
     def running(self) -> Iterator["_C.MistralForCausalLM"]:
-        """The C++ model; the Python model knows afterwards how far a dynamic rope has grown."""
-        model, rotary = self.model, self._rotary
+        """The C++ model of this thread's last refresh, which must have found no obstacle.
+
+        The Python model knows afterwards how far a dynamic rope has grown.
+        """
+        model, rotary = self._found.__dict__.pop("call")
         try:
             yield model
         finally:
@@ -102,7 +109,10 @@ class NativeModel:
 
     def _share(self, owner: torch.nn.Module) -> str:
         obstacle = self._weights.refresh(owner)
-        return obstacle or self._rotary.follow(_rotary_module(owner), self.model)
+        obstacle = obstacle or self._rotary.follow(_rotary_module(owner), self.model)
+        if not obstacle:
+            self._found.call = self.model, self._rotary
+        return obstacle
 
     def check_windows(self, cache: MistralCache | None) -> None:
         """Raises ValueError where the cache keeps other windows than the model's layers have."""
@@ -124,6 +134,7 @@ class NativeModel:
             fields = _fields(owner.config, backbone)
             config = _C.MistralConfig.from_dict(fields)
             self.windows = tuple(config.layer_windows)
+            self.vocab_size = config.vocab_size
         except (AttributeError, ValueError) as error:
             self._refusal = str(error)
             return

@@ -34,7 +34,7 @@ def expected():
 def test_distributed_data_parallel(case, found, expected):
     for each in found:
         assert_same(each[case], expected[case.split()[1]])
-        assert "checkpointed" in case or each[case]["path"] == "native"
+        assert each[case]["path"] == "native"
 
 
 @pytest.mark.parametrize("layers", ["", " by layers"])

@@ -2,7 +2,7 @@
 
 import torch
 
-import mistral_ext  # noqa: F401
+import mistral_ext  # noqa: F401  registers the operators
 
 
 def visible_keys(

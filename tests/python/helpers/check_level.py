@@ -2,7 +2,7 @@
 
 import torch
 
-import mistral_ext  # noqa: F401
+import mistral_ext  # noqa: F401  registers the operators
 from helpers.attention import assert_equals_oracle, make_inputs
 from helpers.numerics import DTYPES
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 import transformers
 
-import mistral_ext  # noqa: F401
+import mistral_ext  # noqa: F401  registers the operators
 from mistral_ext import _C
 
 VOCAB_SIZE = 307

@@ -111,7 +111,7 @@ def test_attention_modules_read_the_rest_of_the_configuration_as_it_is(device):
     model.set_attn_implementation("eager")
     assert attention.config is model.config
     with pytest.raises(AttributeError, match="nothing"):
-        attention.config.nothing  # noqa: B018
+        attention.config.nothing  # noqa: B018  reading it is the test
 
 
 def test_an_activation_that_c_plus_plus_lacks_runs(ids, device):

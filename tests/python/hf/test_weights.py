@@ -1,5 +1,7 @@
 """No way of changing a model's weights goes unseen, and none leaves the native path."""
 
+import threading
+
 import pytest
 import torch
 from helpers.compare import assert_close_to_scale, assert_ran
@@ -7,6 +9,7 @@ from helpers.models import random_ids, small_model
 from torch import nn
 
 import mistral_ext
+from mistral_ext.hf.native import model_obstacle, native_model
 
 
 def change_to_dtype(model):
@@ -185,6 +188,19 @@ def test_a_generation_ends_with_the_weights_it_began_with(device):
     expected = model.generate(ids, **options)
     assert torch.equal(model.generate(ids, streamer=ReplacesWeights(model), **options), expected)
     assert mistral_ext.path_report(model).generation.path == "native"
+
+
+def test_a_call_keeps_the_model_that_another_thread_finds_an_obstacle_to(device):
+    model = mistral_ext.from_hf(small_model(device=device))
+    native = native_model(model)
+    assert not model_obstacle(model, native)
+    model.lm_head.register_forward_hook(lambda *_: None)
+    other = threading.Thread(target=mistral_ext.path_report, args=(model,))
+    other.start()
+    other.join()
+    with native.running() as cpp_model:
+        assert cpp_model is not None
+    assert native.model is None
 
 
 def test_weights_that_are_lazily_negated(device):

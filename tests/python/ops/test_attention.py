@@ -9,7 +9,7 @@ from helpers.attention import (
     make_inputs,
 )
 
-import mistral_ext  # noqa: F401
+import mistral_ext  # noqa: F401  registers the operators
 
 attention = torch.ops.mistral_ext.attention
 

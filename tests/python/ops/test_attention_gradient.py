@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers.attention import DTYPES, attention_oracle, make_inputs
 
-import mistral_ext  # noqa: F401
+import mistral_ext  # noqa: F401  registers the operators
 
 attention = torch.ops.mistral_ext.attention
 attention_backward = torch.ops.mistral_ext.attention_backward

@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers.attention import DTYPES, assert_equals_oracle, make_inputs, visible_keys
 
-import mistral_ext  # noqa: F401
+import mistral_ext  # noqa: F401  registers the operators
 
 attention = torch.ops.mistral_ext.attention
 

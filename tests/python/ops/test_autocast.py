@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import mistral_ext  # noqa: F401
+import mistral_ext  # noqa: F401  registers the operators
 
 ops = torch.ops.mistral_ext
 LABELS = torch.arange(90) % 48

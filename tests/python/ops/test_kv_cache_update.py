@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-import mistral_ext  # noqa: F401
+import mistral_ext  # noqa: F401  registers the operators
 
 update = torch.ops.mistral_ext.kv_cache_update_
 update_backward = torch.ops.mistral_ext.kv_cache_update_backward

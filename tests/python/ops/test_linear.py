@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers.numerics import DTYPES, assert_dense_like
 
-import mistral_ext  # noqa: F401
+import mistral_ext  # noqa: F401  registers the operators
 
 linear = torch.ops.mistral_ext.linear
 linear_backward = torch.ops.mistral_ext.linear_backward

@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers.numerics import DTYPES
 
-import mistral_ext  # noqa: F401
+import mistral_ext  # noqa: F401  registers the operators
 
 ops = torch.ops.mistral_ext
 linear_cross_entropy = ops.linear_cross_entropy

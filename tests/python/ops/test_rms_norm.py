@@ -5,7 +5,7 @@ import torch
 from helpers.numerics import DTYPES, assert_dense_like, assert_rounded
 from transformers.models.mistral.modeling_mistral import MistralRMSNorm
 
-import mistral_ext  # noqa: F401
+import mistral_ext  # noqa: F401  registers the operators
 
 rms_norm = torch.ops.mistral_ext.rms_norm
 add_rms_norm = torch.ops.mistral_ext.add_rms_norm

@@ -5,7 +5,7 @@ import torch
 from helpers.numerics import DTYPES, assert_dense_like, assert_rounded
 from transformers.models.mistral.modeling_mistral import apply_rotary_pos_emb
 
-import mistral_ext  # noqa: F401
+import mistral_ext  # noqa: F401  registers the operators
 
 rotary_embedding = torch.ops.mistral_ext.rotary_embedding
 rotary_embedding_backward = torch.ops.mistral_ext.rotary_embedding_backward

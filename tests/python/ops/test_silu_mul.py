@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers.numerics import DTYPES, assert_dense_like, assert_rounded, smallest_step
 
-import mistral_ext  # noqa: F401
+import mistral_ext  # noqa: F401  registers the operators
 
 silu_mul = torch.ops.mistral_ext.silu_mul
 
