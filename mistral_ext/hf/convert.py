@@ -113,9 +113,8 @@ def _twin(module: nn.Module, old_config: Any, new_config: Any) -> nn.Module:
         twin.__dict__[hooks].clear()
     for name in ("_output_capturing_hooks_installed", "_native"):
         twin.__dict__.pop(name, None)
-    for name in ("config", "_given_config"):  # the second is our attention's
-        if module.__dict__.get(name) is old_config:
-            twin.__dict__[name] = new_config
+    if module.__dict__.get("config") is old_config:
+        twin.__dict__["config"] = new_config
     for name, child in module._modules.items():
         twin._modules[name] = None if child is None else _twin(child, old_config, new_config)
     return twin

@@ -5,14 +5,15 @@ name of its base: transformers and others also look for modules by name. Where a
 take the tensors (mixed dtypes, tensor subclasses, function transforms) the base's arithmetic runs.
 """
 
-import copy
+import sys
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.ministral import modeling_ministral as ministral
 from transformers.models.ministral3 import modeling_ministral3 as ministral3
 from transformers.models.mistral import modeling_mistral as mistral
@@ -40,42 +41,61 @@ class _MLP(nn.Module):
         return self.down_proj(torch.ops.mistral_ext.silu_mul(gate, up))
 
 
-class _WithOurAttention:
-    """A configuration, but for the attention that it names."""
-
-    _attn_implementation = ATTENTION
-
-    def __init__(self, config: PreTrainedConfig) -> None:
-        self.__dict__["_config"] = config
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "_config":  # a copy that is being made
-            raise AttributeError(name)
-        return getattr(self._config, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._config, name, value)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> PreTrainedConfig:
-        return copy.deepcopy(self._config, memo)
-
-
 class _Attention(nn.Module):
     """Hugging Face's attention module; the function that it calls is ours where that is asked for.
 
-    It takes the function that its configuration names.
+    Its base calls the one that the configuration names, and the configuration stays the model's:
+    "sdpa" there is what transformers says of a model nobody asked anything of.
     """
 
-    @property
-    def config(self) -> PreTrainedConfig | _WithOurAttention:
-        config = self._given_config
-        if config._attn_implementation in OUR_ATTENTIONS:
-            return _WithOurAttention(config)
-        return config
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """hidden_states: [batch, seq, hidden_size]; position_embeddings: cos, sin [batch, seq, d].
 
-    @config.setter
-    def config(self, config: PreTrainedConfig) -> None:
-        self._given_config = config
+        Returns ([batch, seq, hidden_size], weights or None).
+        """
+        if self.config._attn_implementation not in OUR_ATTENTIONS or _base_changed(self):
+            return super().forward(
+                hidden_states,
+                position_embeddings=position_embeddings,
+                attention_mask=attention_mask,
+                past_key_values=past_key_values,
+                **kwargs,
+            )
+        heads = (*hidden_states.shape[:-1], -1, self.head_dim)
+        query, key, value = (
+            projection(hidden_states).view(heads).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        # Looked up in its module at each call, as its base does: a program may replace it there.
+        query, key = self._package.apply_rotary_pos_emb(query, key, *position_embeddings)
+        query = self._scaled(query, **kwargs)
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
+        output, weights = ALL_ATTENTION_FUNCTIONS[ATTENTION](
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=self.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            sliding_window=self._window(),
+            **kwargs,
+        )
+        return self.o_proj(output.flatten(2)), weights
+
+    def _scaled(self, query: torch.Tensor, **_: Any) -> torch.Tensor:
+        return query
+
+    def _window(self) -> int | None:
+        return self.config.sliding_window
 
 
 def _is_watched(module: nn.Module) -> bool:
@@ -125,11 +145,16 @@ class MistralAttention(_Attention, mistral.MistralAttention):
 
 
 class MinistralAttention(_Attention, ministral.MinistralAttention):
-    pass
+    def _window(self) -> int | None:
+        return self.sliding_window
 
 
 class Ministral3Attention(_Attention, ministral3.Ministral3Attention):
-    pass
+    def _scaled(self, query: torch.Tensor, *, position_ids: torch.Tensor, **_: Any) -> torch.Tensor:
+        rope = self.config.rope_parameters
+        names = ("llama_4_scaling_beta", "original_max_position_embeddings")
+        scale = self._package.get_llama_4_attn_scale(position_ids, *map(rope.get, names))
+        return query * scale.to(query.dtype)
 
 
 _OURS: dict[type, type] = {
@@ -150,15 +175,13 @@ _OURS: dict[type, type] = {
 
 for _base, _ours in _OURS.items():
     _ours._base, _ours._forward_of_base = _base, staticmethod(_base.forward)
+    _ours._package = sys.modules[_base.__module__]
 
 
 def install_modules(model: nn.Module) -> None:
     """Makes Hugging Face's norms, MLPs and attentions inside `model` ours; parameters stay."""
     for module in model.modules():
         module.__class__ = _OURS.get(type(module), type(module))
-        # Under the property's own name torch.compile would take it for the property.
-        if isinstance(module, _Attention) and "config" in module.__dict__:
-            module.config = module.__dict__.pop("config")
 
 
 class NativeTypes(dict[str, tuple[type, ...]]):

@@ -1,11 +1,16 @@
 """The module path: Hugging Face's modules, our operators, Hugging Face's answers."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from helpers.compare import assert_close_to_scale, assert_ran
 from helpers.models import random_ids, small_model
+from transformers import AttentionInterface
 
 import mistral_ext
+from mistral_ext.hf.attention import attention_forward
 
 
 @pytest.fixture
@@ -103,15 +108,42 @@ def test_the_default_attention_is_our_operator_under_transformers_masks(name, si
     assert_close_to_scale(torch.cat(parts, 1), theirs.logits, mask.bool())
 
 
-def test_attention_modules_read_the_rest_of_the_configuration_as_it_is(device):
-    model = mistral_ext.from_hf(small_model("query_scale", device=device))
-    attention = model.model.layers[1].self_attn
-    assert attention.config._attn_implementation == "mistral_ext"
-    assert attention.config.rope_parameters is model.config.rope_parameters
-    model.set_attn_implementation("eager")
-    assert attention.config is model.config
-    with pytest.raises(AttributeError, match="nothing"):
-        attention.config.nothing  # noqa: B018  reading it is the test
+@pytest.mark.parametrize("name", ["gqa", "two_layer_types", "query_scale"])
+@pytest.mark.parametrize("attention", ["sdpa", "mistral_ext", "eager"])
+def test_attention_modules_hold_the_models_own_configuration(name, attention, device):
+    hf_model = small_model(name, device=device)
+    model = mistral_ext.from_hf(hf_model)
+    model.set_attn_implementation(attention)
+    ids = random_ids(2, 9).to(device)
+    for each in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        for layer in each.model.layers:
+            assert layer.self_attn.config is each.config
+        assert type(each.config) is type(hf_model.config)
+        assert each.config._attn_implementation == attention
+        with mistral_ext.use_path("module"):
+            assert_close_to_scale(each(ids).logits, hf_model(ids).logits)
+
+
+@pytest.mark.parametrize("name", ["gqa", "two_layer_types", "query_scale"])
+def test_our_attention_function_runs_where_transformers_default_is_named(name, device, monkeypatch):
+    model = mistral_ext.from_hf(small_model(name, device=device))
+    ids = random_ids(2, 9).to(device)
+    seen = []
+
+    def watched(module, *args, **kwargs):
+        seen.append((module.layer_idx, kwargs["sliding_window"]))
+        return attention_forward(module, *args, **kwargs)
+
+    monkeypatch.setitem(AttentionInterface._global_mapping, "mistral_ext", watched)
+    model.set_attn_implementation("sdpa")
+    with mistral_ext.use_path("module"):
+        model(ids)
+        layers = model.model.layers
+        windows = [getattr(layer.self_attn, "sliding_window", None) for layer in layers]
+        assert seen == list(enumerate(windows))
+        model.set_attn_implementation("eager")
+        model(ids)
+    assert len(seen) == len(layers)
 
 
 def test_an_activation_that_c_plus_plus_lacks_runs(ids, device):
