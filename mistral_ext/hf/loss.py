@@ -44,7 +44,7 @@ class Targets:
         )
 
     def of_logits(self, logits: Tensor) -> Tensor:
-        """The loss for logits [batch, seq, vocab_size], without gradients."""
+        """The loss for logits [batch, seq, vocab_size] on the labels' device, without gradients."""
         return self.loss(
             torch.ops.mistral_ext.cross_entropy(
                 logits.flatten(0, -2), self.labels, self.ignore_index
@@ -55,7 +55,7 @@ class Targets:
 def targets(
     causal_lm: torch.nn.Module,
     tokens: Tensor | None,
-    logits_to_keep: Tensor | int,
+    logits_to_keep: Any,
     labels: Tensor | None,
     *,
     shift_labels: Tensor | None = None,
@@ -68,15 +68,17 @@ def targets(
     tokens: [batch, seq] or [batch, seq, hidden_size]. The other arguments are forward's and those
     of its loss. What Hugging Face would refuse is left to it.
     """
-    if labels is None or tokens is None or isinstance(logits_to_keep, Tensor) or logits_to_keep:
+    if labels is None or tokens is None or not _keeps_all(logits_to_keep):
         return None
+    weight = getattr(causal_lm.lm_head, "weight", None)
     given = labels if shift_labels is None else shift_labels
     if (
         causal_lm.loss_function is not ForCausalLMLoss
         or loss_utils.fixed_cross_entropy is not _FIXED_CROSS_ENTROPY
         or functional.cross_entropy is not _CROSS_ENTROPY
-        or causal_lm.lm_head.weight.shape[0] != causal_lm.config.vocab_size
-        or not is_plain(labels, given)
+        or weight is None
+        or weight.shape[0] != causal_lm.config.vocab_size
+        or not is_plain(weight, labels, given)
         or given.dtype != torch.int64
         or given.numel() != tokens.shape[:2].numel()
         or not isinstance(ignore_index, int)
@@ -85,5 +87,8 @@ def targets(
     if shift_labels is None:
         # Position i predicts label i + 1, the last one nothing.
         shift_labels = functional.pad(labels, (0, 1), value=ignore_index)[..., 1:]
-    device = causal_lm.lm_head.weight.device
-    return Targets(shift_labels.reshape(-1).to(device), ignore_index, num_items_in_batch)
+    return Targets(shift_labels.reshape(-1).to(weight.device), ignore_index, num_items_in_batch)
+
+
+def _keeps_all(logits_to_keep: Any) -> bool:
+    return isinstance(logits_to_keep, int) and logits_to_keep == 0

@@ -36,6 +36,7 @@ from mistral_ext.hf.beam_search import BEAM_STEPS, plan_beam_search, run_beam_se
 from mistral_ext.hf.cache import MistralCache
 from mistral_ext.hf.generation import SAMPLING_STEPS, LoopPlan, plan_loop, run_loop
 from mistral_ext.hf.loss import targets
+from mistral_ext.hf.module_forward import module_forward
 from mistral_ext.hf.native import (
     NativeModel,
     backbone_of,
@@ -45,7 +46,7 @@ from mistral_ext.hf.native import (
     output_hidden_states,
     training_arguments,
 )
-from mistral_ext.hf.outputs import DeferredLogitsOutput, PendingLogits
+from mistral_ext.hf.outputs import causal_lm_output, deferred_logits
 from mistral_ext.hf.path import Choice, PathReport, choose, forced_path
 from mistral_ext.hf.tensors import kept_positions
 
@@ -112,9 +113,7 @@ class NativeCausalLM(NativeModule):
             inputs["past_key_values"] = past_key_values = MistralCache(config=self.config)
         self._warn_beyond_training_length(input_ids, inputs_embeds, past_key_values)
         if choice.path == "module":
-            return super().forward(
-                **inputs, labels=labels, use_cache=use_cache, **kwargs, return_dict=True
-            )
+            return module_forward(self, super().forward, inputs, labels, use_cache, kwargs)
         if keep_cache:
             self._warn_without_cache()
         return self._native_forward(native, inputs, labels, keep_cache, kwargs)
@@ -144,17 +143,16 @@ class NativeCausalLM(NativeModule):
                 output_hidden_states=hidden_states,
                 **training_arguments(self),
             )
-        loss, output = None, CausalLMOutputWithPast
+        loss = None
         if defers:
-            output = DeferredLogitsOutput
             loss = wanted.of_hidden_states(last_hidden_state, self.lm_head.weight)
-            logits = PendingLogits(last_hidden_state, self.lm_head.weight)
+            logits = deferred_logits(last_hidden_state, self.lm_head.weight)
         elif wanted is not None:
             loss = wanted.of_logits(logits)
         elif labels is not None:
             size = self.config.vocab_size
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=size, **kwargs)
-        return output(
+        return causal_lm_output(
             loss=loss,
             logits=logits,
             past_key_values=cache if keep_cache else None,

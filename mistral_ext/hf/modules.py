@@ -33,7 +33,7 @@ class _RMSNorm(nn.Module):
 
 class _MLP(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if type(self.act_fn) not in SILU or _is_watched(self.act_fn) or _base_changed(self):
+        if type(self.act_fn) not in SILU or is_watched(self.act_fn) or _base_changed(self):
             return super().forward(x)
         gate, up = self.gate_proj(x), self.up_proj(x)
         if not operators_apply(gate, up):
@@ -98,7 +98,7 @@ class _Attention(nn.Module):
         return self.config.sliding_window
 
 
-def _is_watched(module: nn.Module) -> bool:
+def is_watched(module: nn.Module) -> bool:
     """Something wants the module itself to be called."""
     return bool(
         module._forward_hooks

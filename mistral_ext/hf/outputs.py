@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
@@ -16,8 +17,8 @@ class PendingLogits:
     """The language-model head's product, not yet computed: most training steps never read it.
 
     The logits are those of the forward pass whenever they are read. The head's weight may change
-    before that: an optimizer that is about to change it leaves a copy here first; after any other
-    change there is an error.
+    before that: an optimizer that is about to change it first leaves here what it takes to know
+    them; after any other change there is an error.
     """
 
     _all: ClassVar["weakref.WeakSet[PendingLogits]"] = weakref.WeakSet()
@@ -29,12 +30,15 @@ class PendingLogits:
         self._weight = weight
         self._state = _state(weight)
         self._copy: Tensor | None = None
+        self._logits: Tensor | None = None
         with self._lock:
             self._all.add(self)
 
     def compute(self) -> Tensor:
         """[batch, seq, vocab_size], with gradients as if the forward pass had made it."""
-        weight = self._weight if self._state == _state(self._weight) else self._copy
+        if self._logits is not None:
+            return self._logits
+        weight = self._weight if self._is_unchanged() else self._copy
         if weight is None:
             raise RuntimeError(
                 "logits: lm_head.weight must be unchanged since the forward pass, got a modified"
@@ -44,26 +48,55 @@ class PendingLogits:
         with torch.inference_mode(False), torch.enable_grad():
             return torch.ops.mistral_ext.linear(self._hidden_states, weight)
 
+    def _is_unchanged(self) -> bool:
+        return self._state == _state(self._weight)
+
     @classmethod
     def keep_weights(cls, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        """Runs before every step of any optimizer."""
+        """Runs before every step of any optimizer.
+
+        Keeps what is smaller: the logits of all outputs that wait, or one copy of their weight.
+        """
         if not cls._all:
             return
         with cls._lock:
             everything = list(cls._all)
         owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        copies: dict[int, Tensor] = {}
+        waiting: dict[int, list[PendingLogits]] = {}
         for pending in everything:
-            weight = pending._weight
-            if id(weight) not in owned or pending._copy is not None:
-                continue
-            if pending._state == _state(weight):
-                if id(weight) not in copies:
-                    copies[id(weight)] = weight.detach().clone()
-                pending._copy = copies[id(weight)]
+            kept = pending._copy is not None or pending._logits is not None
+            if id(pending._weight) in owned and not kept and pending._is_unchanged():
+                waiting.setdefault(id(pending._weight), []).append(pending)
+        for outputs in waiting.values():
+            weight = outputs[0]._weight
+            rows = sum(pending._hidden_states.shape[:-1].numel() for pending in outputs)
+            copy = weight.detach().clone() if rows >= weight.shape[1] else None
+            for pending in outputs:
+                pending._copy = copy
+                pending._logits = pending.compute() if copy is None else None
 
 
 register_optimizer_step_pre_hook(PendingLogits.keep_weights)
+
+
+def deferred_logits(hidden_states: Tensor, weight: Tensor) -> "PendingLogits | Tensor":
+    """The head's product: pending, or at once where the weight may be gone when it is read.
+
+    FSDP frees the weights that it has gathered as soon as the forward pass of the module around
+    this one is over, and nothing at them shows it. So among several processes only what is theirs
+    for longer may wait: DistributedDataParallel's, and what was cast for this forward pass.
+    """
+    pending = PendingLogits(hidden_states, weight)
+    several = distributed.is_available() and distributed.is_initialized()
+    if several and weight.is_leaf and DistributedDataParallel._get_active_ddp_module() is None:
+        return pending.compute()
+    return pending
+
+
+def causal_lm_output(logits: "PendingLogits | Tensor", **entries: Any) -> CausalLMOutputWithPast:
+    """The output with these logits. entries: the others."""
+    pending = isinstance(logits, PendingLogits)
+    return (DeferredLogitsOutput if pending else CausalLMOutputWithPast)(logits=logits, **entries)
 
 
 def _state(weight: Tensor) -> tuple[int, int]:
