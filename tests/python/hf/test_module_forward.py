@@ -1,0 +1,392 @@
+"""Training on the module path: the loss without whole logits wherever the head is a plain product.
+
+Loss, gradients and every entry of the output are Hugging Face's, fp32, eager attention.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from helpers.compare import assert_close_to_scale, assert_ran
+from helpers.models import in_dtype, random_ids, small_model
+from helpers.training import assert_equal_steps, calls, gradients, relative_errors, rms, step
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import mistral_ext
+from mistral_ext.hf.outputs import DeferredLogitsOutput
+
+# What is below autograd, where a dispatch mode looks.
+FUSED = "mistral_ext.linear_cross_entropy_gradients.default"
+OF_LOGITS = "mistral_ext.cross_entropy.default"
+VOCABULARY = 99
+
+
+@pytest.fixture
+def ids(device):
+    return random_ids(2, 17).to(device)
+
+
+class Notes(TorchDispatchMode):
+    """The operators called, and the most elements of an fp32 result as wide as the vocabulary.
+
+    The head and its gradient are [vocab_size, hidden_size]: it is the last dimension that tells.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators: list[str] = []
+        self.widest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        self.operators.append(str(func))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor) and leaf.dtype == torch.float32:
+                if leaf.dim() and leaf.shape[-1] == VOCABULARY:
+                    self.widest = max(self.widest, leaf.numel())
+        return result
+
+
+def double_linear(model):
+    class DoubleLinear(nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    model.lm_head.__class__ = DoubleLinear
+
+
+def biased_head(model):
+    model.lm_head.bias = nn.Parameter(torch.linspace(-1, 1, VOCABULARY, device=model.device))
+
+
+def parametrised_head(model):
+    nn.utils.parametrizations.weight_norm(model.lm_head)
+
+
+def wrapped_head(model):
+    model.lm_head = nn.Sequential(model.lm_head)
+
+
+def replaced_head_forward(model):
+    forward = model.lm_head.forward
+    model.lm_head.forward = lambda x: 2 * forward(x)
+
+
+def lora(*modules: str, **settings: Any) -> Callable[[nn.Module], None]:
+    def prepare(model):
+        peft = pytest.importorskip("peft")
+        torch.manual_seed(0)
+        config = peft.LoraConfig(r=4, target_modules=["q_proj", "down_proj", *modules], **settings)
+        peft.get_peft_model(model, config)
+        generator = torch.Generator().manual_seed(1)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:  # zeros, which would hide the gradient of the other factor
+                with torch.no_grad():
+                    parameter.normal_(0, 0.1, generator=generator)
+
+    return prepare
+
+
+def hook(where: str, kind: str = "forward") -> Callable[[nn.Module], None]:
+    def prepare(model):
+        getattr(model.get_submodule(where), f"register_{kind}_hook")(lambda *_: None)
+
+    return prepare
+
+
+def scaling_hook(model):
+    model.lm_head.register_forward_hook(lambda module, args, output: output * 1.5)
+
+
+def frozen_head(model):
+    model.lm_head.weight.requires_grad_(False)
+    hook("model.layers.1")(model)
+
+
+def all_but_the_head_frozen(model):
+    model.requires_grad_(False)
+    model.lm_head.weight.requires_grad_(True)
+    hook("model.layers.1")(model)
+
+
+def checkpointed(model):
+    model._set_gradient_checkpointing(gradient_checkpointing_func=lambda layer, *x: layer(*x))
+
+
+def nothing(model):
+    pass
+
+
+# What is done to the model, what is asked for in the call, and whether the head can be fused.
+CASES: dict[str, tuple[Callable[[Any], None], dict[str, Any], bool]] = {
+    "lora": (lora(), {}, True),
+    "lora_of_the_head": (lora("lm_head"), {}, False),
+    "head_as_a_module_to_save": (lora(modules_to_save=["lm_head"]), {}, False),
+    "hook_on_a_layer": (hook("model.layers.1"), {}, True),
+    "hook_on_the_backbone": (hook("model"), {}, True),
+    "hook_on_the_model": (hook(""), {}, True),
+    "hook_on_the_head": (scaling_hook, {}, False),
+    "hook_before_the_head": (hook("lm_head", "forward_pre"), {}, False),
+    "backward_hook_on_the_head": (hook("lm_head", "full_backward"), {}, False),
+    "frozen_head": (frozen_head, {}, True),
+    "all_but_the_head_frozen": (all_but_the_head_frozen, {}, True),
+    "checkpointing_of_ones_own": (checkpointed, {}, True),
+    "output_attentions": (nothing, {"output_attentions": True}, True),
+    "hidden_states": (hook("model"), {"output_hidden_states": True}, True),
+    "head_of_another_class": (double_linear, {}, False),
+    "head_with_a_bias": (biased_head, {}, False),
+    "head_with_a_parametrisation": (parametrised_head, {}, False),
+    "head_in_a_container": (wrapped_head, {}, False),
+    "head_with_another_forward": (replaced_head_forward, {}, False),
+}
+
+
+def prepared(prepare, name, device, attention="mistral_ext", dtype=torch.float32, **changes):
+    """(Hugging Face's model, ours), alike, in training mode."""
+    found = []
+    for make in (lambda model: model, mistral_ext.from_hf):
+        model = make(small_model(name, device=device, dtype=dtype, **changes)).train()
+        if attention == "eager":
+            model.set_attn_implementation("eager")
+        prepare(model)
+        found.append(model.train())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [("gqa", case) for case in CASES]
+    + [
+        (name, case)
+        for name in ("two_layer_types", "query_scale", "tied")
+        for case in ("lora", "hook_on_a_layer", "output_attentions")
+    ],
+)
+def test_steps_are_hugging_faces_and_outputs_too(name, case, ids, device):
+    prepare, call, fused = CASES[case]
+    hf_model, model = prepared(prepare, name, device)
+    exact, found = {}, {}
+    labels = ids.masked_fill(ids > 80, -100)
+    for each, entries in ((hf_model, exact), (model, found)):
+        output = each(ids, labels=labels, **call)
+        output.loss.backward()
+        entries |= {"loss": output.loss.detach(), **gradients(each)}
+        entries["output"] = output
+    assert_ran(model, "module")
+    ours, theirs = found.pop("output"), exact.pop("output")
+    assert (type(ours) is DeferredLogitsOutput) == fused
+    assert_equal_steps(found, exact)
+    assert list(ours) == list(theirs)
+    assert_close_to_scale(ours.logits, theirs.logits)
+    for key in call:
+        entry = key.removeprefix("output_")
+        for mine, reference in zip(ours[entry], theirs[entry], strict=True):
+            assert_close_to_scale(mine, reference)
+    if case != "checkpointing_of_ones_own":  # which turns caching off
+        for mine, reference in zip(
+            ours.past_key_values.layers, theirs.past_key_values.layers, strict=True
+        ):
+            assert_close_to_scale(mine.keys, reference.keys)
+
+
+@pytest.mark.parametrize("call", calls(torch.device("cpu")))
+def test_every_kind_of_labels_has_hugging_faces_loss(call, device):
+    hf_model, model = prepared(lora(), "window", device)
+    arguments = calls(device)[call]
+    assert_equal_steps(step(model, **arguments), step(hf_model, **arguments))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_logits_in_fp32_come_to_be_where_the_head_is_plain(case, ids, device):
+    prepare, call, fused = CASES[case]
+    _, model = prepared(prepare, "gqa", device)
+    with Notes() as notes:
+        model(ids, labels=ids, **call).loss.backward()
+    assert notes.operators.count(FUSED) == fused
+    assert (notes.widest == 0) == fused
+
+
+def test_a_dispatch_mode_would_see_logits(ids, device):
+    """What the test before rests on."""
+    hf_model, _ = prepared(nothing, "gqa", device)
+    with Notes() as notes:
+        hf_model(ids, labels=ids).loss.backward()
+    assert notes.widest >= ids.numel() * VOCABULARY
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("case", ["lora", "lora_of_the_head", "hook_on_the_head"])
+def test_without_gradients_the_loss_is_taken_of_the_logits(case, dtype, ids, device):
+    hf_model, model = prepared(CASES[case][0], "gqa", device, dtype=dtype)
+    with torch.no_grad():
+        exact = hf_model(ids, labels=ids)
+        with Notes() as notes:
+            found = model(ids, labels=ids)
+    assert OF_LOGITS in notes.operators
+    if dtype != torch.float32 and case != "lora_of_the_head":  # whose adapter is fp32
+        assert notes.widest == 0
+    # bf16 logits differ by a rounding here and there, and the loss is a mean over few of them.
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-2
+    torch.testing.assert_close(found.loss, exact.loss, rtol=tolerance, atol=0)
+    assert type(found) is type(exact)
+    assert found.logits.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("weights", ["float32", "the same"])
+@pytest.mark.parametrize("case", ["plain", "lora", "frozen_head", "tied"])
+def test_under_autocast_gradients_are_as_near_to_fp32_as_hugging_faces(
+    case, weights, dtype, device
+):
+    prepare = CASES[case][0] if case in CASES else nothing
+    name = "tied" if case == "tied" else "gqa"
+    kept = torch.float32 if weights == "float32" else dtype
+    hf_model, model = prepared(prepare, name, device, dtype=kept)
+    exact_model = in_dtype(prepared(prepare, name, device, dtype=kept)[0], torch.float32)
+    found = {"ours": [], "theirs": []}
+    # One input's errors are chance; what counts is their mean over inputs and parameters.
+    for seed in range(8):
+        for call in ("plain", "right_padding"):
+            arguments = calls(device, seed)[call]
+            exact = step(exact_model, **arguments)
+            with torch.autocast(device.type, dtype):
+                steps = {
+                    "ours": step(model, **arguments),
+                    "theirs": step(hf_model, **arguments),
+                }
+            for whose, entries in steps.items():
+                found[whose] += relative_errors(entries, exact).values()
+    assert_ran(model, "module")
+    assert rms(found["ours"]) <= 1.1 * rms(found["theirs"])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_dtypes_are_hugging_faces(dtype, ids, device):
+    hf_model, model = prepared(nothing, "gqa", device)
+    outputs = []
+    for each in (hf_model, model):
+        with torch.autocast(device.type, dtype), Notes() as notes:
+            outputs.append(each(ids, labels=ids))
+        outputs[-1].loss.backward()
+        assert {p.grad.dtype for p in each.parameters()} == {torch.float32}
+    assert FUSED in notes.operators
+    assert notes.widest == 0
+    theirs, ours = outputs
+    assert type(ours) is DeferredLogitsOutput
+    assert ours.loss.dtype == theirs.loss.dtype == torch.float32
+    assert ours.logits.dtype == theirs.logits.dtype == dtype  # read after autocast is over
+    error = (ours.logits - theirs.logits).abs().max()
+    assert error <= 0.1 * theirs.logits.abs().max()  # two results in 16 bits
+
+
+def test_under_autocast_the_logits_outlive_every_change_of_the_weight(ids, device):
+    _, model = prepared(nothing, "gqa", device)
+    with torch.autocast(device.type, torch.bfloat16):
+        first, second = model(ids, labels=ids), model(ids, labels=ids)
+    expected = first.logits
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+    assert torch.equal(second.logits, expected)
+
+
+def test_autocast_leaves_fp64_alone(ids, device):
+    hf_model, model = prepared(nothing, "gqa", device, dtype=torch.float64)
+    with torch.autocast(device.type, torch.bfloat16):
+        ours, theirs = model(ids, labels=ids), hf_model(ids, labels=ids)
+    assert ours.logits.dtype == theirs.logits.dtype == torch.float64
+    torch.testing.assert_close(ours.loss, theirs.loss)
+
+
+def test_other_dtypes_are_left_to_the_linear_module(ids, device):
+    for each in prepared(hook("model.layers.1"), "gqa", device):
+        each.lm_head.double()
+        with pytest.raises(RuntimeError, match="dtype"):
+            each(ids, labels=ids)
+
+
+@pytest.mark.parametrize("kind", ["DynamicCache", "StaticCache"])
+def test_a_cache_of_transformers_own_is_filled_and_trained_through(kind, ids, device):
+    found = []
+    for each in prepared(nothing, "gqa", device):
+        length = {"max_cache_len": 20} if kind == "StaticCache" else {}
+        cache = getattr(transformers, kind)(config=each.config, **length)
+        with torch.no_grad():
+            each(ids[:, :3], past_key_values=cache)
+        output = each(ids[:, 3:], labels=ids[:, 3:], past_key_values=cache)
+        assert output.past_key_values is cache
+        output.loss.backward()
+        found.append({"loss": output.loss.detach(), **gradients(each)})
+    assert_equal_steps(found[1], found[0])
+
+
+def test_attention_dropout_with_the_same_seed_is_hugging_faces(ids, device):
+    found = []
+    for each in prepared(nothing, "gqa", device, attention="eager", attention_dropout=0.3):
+        torch.manual_seed(5)
+        found.append(step(each, input_ids=ids, labels=ids))
+    assert_equal_steps(found[1], found[0])
+
+
+def test_without_a_label_that_counts_the_loss_is_nan_and_gradients_are_zero(ids, device):
+    labels = torch.full_like(ids, -100)
+    for each in prepared(lora(), "gqa", device):
+        loss = each(ids, labels=labels).loss
+        loss.backward()
+        assert loss.isnan()
+        assert not any(gradient.any() for gradient in gradients(each).values())
+
+
+def test_steps_accumulate_under_one_autocast(device):
+    found = []
+    for each in prepared(nothing, "tied", device):
+        with torch.autocast(device.type, torch.bfloat16):
+            for seed in range(3):
+                each(**calls(device, seed)["right_padding"]).loss.backward()
+        found.append(gradients(each))
+    for key, error in relative_errors(found[1], found[0]).items():
+        assert error < 0.1, key  # two results in bf16
+
+
+def test_layers_and_backbone_run_once(ids, device):
+    counts = []
+    for each in prepared(nothing, "gqa", device):
+        seen: list[str] = []
+        for place in ("model", "model.embed_tokens", "model.layers.1", "model.norm"):
+            each.get_submodule(place).register_forward_hook(
+                lambda *_, seen=seen, place=place: seen.append(place)
+            )
+        output = each(ids, labels=ids, output_attentions=True, output_hidden_states=True)
+        counts.append((seen, len(output.attentions), len(output.hidden_states)))
+    assert counts[0] == counts[1]
+
+
+def test_a_replaced_forward_of_hugging_faces_class_runs(ids, device, monkeypatch):
+    _, model = prepared(hook("model.layers.1"), "gqa", device)
+    original = transformers.MistralForCausalLM.forward
+    called = []
+
+    def forward(self, *args, **kwargs):
+        called.append(1)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(transformers.MistralForCausalLM, "forward", forward)
+    model(ids, labels=ids)
+    assert called
+
+
+def test_a_loss_of_ones_own_gets_the_logits(ids, device):
+    _, model = prepared(lora(), "gqa", device)
+    model.loss_function = lambda logits, labels, vocab_size, **_: logits.sum() * 0 + vocab_size
+    assert model(ids, labels=ids).loss == VOCABULARY
+
+
+def test_tuples_hold_the_logits(ids, device):
+    call = {"labels": ids, "return_dict": False, "output_attentions": True}
+    theirs, ours = (each(ids, **call) for each in prepared(nothing, "gqa", device))
+    assert isinstance(ours, tuple)
+    assert len(ours) == len(theirs)
+    assert_close_to_scale(ours[1], theirs[1])
