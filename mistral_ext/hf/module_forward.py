@@ -48,7 +48,8 @@ def module_forward(
     if torch.is_grad_enabled():
         operands = _operands(hidden_states, causal_lm.lm_head.weight, wanted)
     if operands is not None:
-        loss, logits = wanted.of_hidden_states(*operands), deferred_logits(*operands)
+        loss = wanted.of_hidden_states(*operands)
+        logits = deferred_logits(*operands, is_copy=operands[1] is not causal_lm.lm_head.weight)
     else:
         logits = causal_lm.lm_head(hidden_states)
         if not torch.is_grad_enabled() and _fits(logits, causal_lm.config.vocab_size, wanted):

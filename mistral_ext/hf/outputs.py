@@ -79,16 +79,18 @@ class PendingLogits:
 register_optimizer_step_pre_hook(PendingLogits.keep_weights)
 
 
-def deferred_logits(hidden_states: Tensor, weight: Tensor) -> "PendingLogits | Tensor":
+def deferred_logits(
+    hidden_states: Tensor, weight: Tensor, is_copy: bool = False
+) -> "PendingLogits | Tensor":
     """The head's product: pending, or at once where the weight may be gone when it is read.
 
-    FSDP frees the weights that it has gathered as soon as the forward pass of the module around
-    this one is over, and nothing at them shows it. So among several processes only what is theirs
-    for longer may wait: DistributedDataParallel's, and what was cast for this forward pass.
+    FSDP frees the weights that it has gathered once the forward pass of the module around this one
+    is over, and nothing about them shows it. So in a process group only what stays may wait:
+    DistributedDataParallel's weights, and a copy (is_copy) that was made for this forward pass.
     """
     pending = PendingLogits(hidden_states, weight)
-    several = distributed.is_available() and distributed.is_initialized()
-    if several and weight.is_leaf and DistributedDataParallel._get_active_ddp_module() is None:
+    in_group = distributed.is_available() and distributed.is_initialized()
+    if in_group and not is_copy and DistributedDataParallel._get_active_ddp_module() is None:
         return pending.compute()
     return pending
 

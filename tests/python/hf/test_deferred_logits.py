@@ -155,12 +155,17 @@ def test_gradients_flow_through_logits_and_loss(mode, pair, ids):
     assert_equal_steps(found[1], found[0])
 
 
+# Fewer rows than the head has columns: the logits are smaller than the head; or as many and more.
+@pytest.mark.parametrize("shape", [(2, 9), (2, 16), (4, 16)])
+@pytest.mark.parametrize("path", ["native", "module"])
 @pytest.mark.parametrize("read", ["before", "after"])
-def test_logits_are_those_from_before_the_step(read, pair, ids):
+def test_logits_are_those_from_before_the_step(read, path, shape, pair, device):
     hf_model, model = pair
+    ids = random_ids(*shape).to(device)
     expected = hf_model(ids).logits.detach()
     optimizer = torch.optim.SGD(model.parameters(), lr=10.0)
-    outputs = [model(ids, labels=ids) for _ in range(2)]
+    with mistral_ext.use_path(path):
+        outputs = [model(ids, labels=ids) for _ in range(2)]
     sum(output.loss for output in outputs).backward()
     if read == "before":
         assert_close_to_scale(outputs[0].logits, expected)
@@ -172,6 +177,24 @@ def test_logits_are_those_from_before_the_step(read, pair, ids):
     for output in outputs:
         assert_close_to_scale(output.logits, expected)
     assert (model(ids).logits - expected).abs().max() > 1
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD])
+@pytest.mark.parametrize("rows", [(18,), (18, 18, 18), (63,), (64,), (18, 46), (1, 1)])
+def test_a_step_leaves_the_smaller_of_the_logits_and_one_copy(rows, optimizer, pair, device):
+    model = pair[1]
+    outputs = []
+    for count in rows:
+        ids = random_ids(1, count).to(device)
+        outputs.append(model(ids, labels=ids))
+        outputs[-1].loss.backward()
+    waiting = [output.__dict__["_pending"] for output in outputs]
+    optimizer(model.parameters(), lr=0.1).step()
+    as_logits = sum(rows) < model.config.hidden_size
+    assert all((pending._logits is not None) == as_logits for pending in waiting)
+    assert len({id(pending._copy) for pending in waiting}) == 1  # all None, or all the same
+    assert (waiting[0]._copy is None) == as_logits
+    assert all(is_pending(output) for output in outputs)
 
 
 def test_a_step_of_other_parameters_changes_nothing(pair, ids):
