@@ -45,9 +45,8 @@ class Notes(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         self.operators.append(str(func))
         for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor) and leaf.dtype == torch.float32:
-                if leaf.dim() and leaf.shape[-1] == VOCABULARY:
-                    self.widest = max(self.widest, leaf.numel())
+            if isinstance(leaf, torch.Tensor) and leaf.shape[-1:] == (VOCABULARY,):
+                self.widest = max(self.widest, leaf.numel() * (leaf.dtype == torch.float32))
         return result
 
 
