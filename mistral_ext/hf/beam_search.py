@@ -36,16 +36,19 @@ def plan_beam_search(
     generation_config: Any,
     synced_gpus: bool,
     model_kwargs: dict[str, Any],
+    vocab_size: int,
 ) -> LoopPlan:
     """What `_beam_search` is asked for, for C++."""
     eos = generation_config._eos_token_tensor
     ends = [] if eos is None else [int(token) for token in eos]
     plan = plan_settings(
+        input_ids,
         logits_processor,
         stopping_criteria,
         generation_config,
         synced_gpus,
         model_kwargs,
+        vocab_size,
         min_tokens_to_keep=max(2, len(ends) + 1),
     )
     if plan.obstacle:

@@ -9,33 +9,12 @@ from transformers.generation import (
     GenerateDecoderOnlyOutput,
     LogitsProcessorList,
     MaxLengthCriteria,
-    MinLengthLogitsProcessor,
-    MinNewTokensLengthLogitsProcessor,
-    MinPLogitsWarper,
-    RepetitionPenaltyLogitsProcessor,
     StoppingCriteriaList,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
 )
 
 from mistral_ext import _C
 from mistral_ext.hf.cache import MistralCache
-
-# In the order in which the C++ loop applies them, which is the order that generate lists them in.
-PROCESSORS = (
-    RepetitionPenaltyLogitsProcessor,
-    MinLengthLogitsProcessor,
-    MinNewTokensLengthLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-    MinPLogitsWarper,
-)
-
-# Those that change the scores greedy decoding returns without changing its token: the C++ loop
-# applies them where it samples alone.
-WARPERS = PROCESSORS[3:]
+from mistral_ext.hf.processors import Call, read_processors
 
 # The methods of a model that Hugging Face's loop calls at each step: one that a subclass overrides
 # must be called.
@@ -94,17 +73,28 @@ def plan_loop(
     generation_config: Any,
     synced_gpus: bool,
     model_kwargs: dict[str, Any],
+    vocab_size: int,
 ) -> LoopPlan:
     """What `_sample` is asked for, for C++. Processors and criteria are known by exact type."""
     plan = plan_settings(
-        logits_processor, stopping_criteria, generation_config, synced_gpus, model_kwargs, 1
+        input_ids,
+        logits_processor,
+        stopping_criteria,
+        generation_config,
+        synced_gpus,
+        model_kwargs,
+        vocab_size,
+        min_tokens_to_keep=1,
     )
     if plan.criteria and not plan.arguments.get("eos_token_ids") and len(input_ids) > 1:
         # Hugging Face's loop then goes on filling a row that a criterion stopped.
         plan.obstacle = plan.obstacle or "rows are stopped one by one without eos_token_id"
     if "max_length" in plan.arguments:
         # Hugging Face's loop looks at the length after a token, so there is always one.
-        plan.arguments["max_length"] = max(plan.arguments["max_length"], input_ids.shape[1] + 1)
+        longest = max(plan.arguments["max_length"], input_ids.shape[1] + 1)
+        if longest != plan.arguments["max_length"]:
+            plan.arguments.pop("forced_eos_token_ids", None)  # its place is behind us
+        plan.arguments["max_length"] = longest
     plan.obstacle = plan.obstacle or _mask_obstacle(input_ids, model_kwargs)
     return plan
 
@@ -119,11 +109,13 @@ def _mask_obstacle(input_ids: torch.Tensor, model_kwargs: dict[str, Any]) -> str
 
 
 def plan_settings(
+    input_ids: torch.Tensor,
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
     generation_config: Any,
     synced_gpus: bool,
     model_kwargs: dict[str, Any],
+    vocab_size: int,
     min_tokens_to_keep: int,
 ) -> LoopPlan:
     """What sampling and beam search have in common.
@@ -138,7 +130,16 @@ def plan_settings(
         return LoopPlan(obstacle)
     plan = LoopPlan()
     _read_criteria(plan, stopping_criteria)
-    _read_processors(plan, logits_processor, generation_config.do_sample, min_tokens_to_keep)
+    call = Call(
+        eos_token_ids=frozenset(plan.arguments.get("eos_token_ids", ())),
+        prompt_length=input_ids.shape[1],
+        max_length=plan.arguments.get("max_length", 0),
+        vocab_size=vocab_size,
+        min_tokens_to_keep=min_tokens_to_keep,
+    )
+    processors, obstacle = read_processors(logits_processor, generation_config.do_sample, call)
+    plan.arguments |= processors
+    plan.obstacle = plan.obstacle or obstacle
     if plan.criteria and generation_config.output_scores:
         plan.obstacle = "a stopping criterion may read the scores"
     pad = generation_config._pad_token_tensor
@@ -183,59 +184,13 @@ def _obstacle(generation_config: Any, synced_gpus: bool, model_kwargs: dict[str,
     return ""
 
 
-def _read_processors(
-    plan: LoopPlan, processors: LogitsProcessorList, do_sample: bool, min_tokens_to_keep: int
-) -> None:
-    ends = set(plan.arguments.get("eos_token_ids", ()))
-    last = -1
-    for processor in processors:
-        kind = type(processor)
-        if kind not in PROCESSORS or PROCESSORS.index(kind) <= last:
-            plan.obstacle = f"the logits processor {kind.__name__} is not one of the C++ loop's"
-            return
-        if kind in WARPERS and not do_sample:
-            plan.obstacle = f"the logits processor {kind.__name__} is given without do_sample"
-            return
-        last = PROCESSORS.index(kind)
-        unusual = (
-            getattr(processor, "min_tokens_to_keep", min_tokens_to_keep) != min_tokens_to_keep
-            or getattr(processor, "filter_value", -float("inf")) != -float("inf")
-            or getattr(processor, "prompt_ignore_length", None)
-            or (hasattr(processor, "eos_token_id") and set(_ids(processor)) != ends)
-            or getattr(processor, "top_p", 1.0) == 0.0
-        )
-        if unusual:
-            plan.obstacle = f"the logits processor {kind.__name__} has settings that C++ lacks"
-            return
-        if kind is RepetitionPenaltyLogitsProcessor:
-            plan.arguments["repetition_penalty"] = processor.penalty
-        elif kind is MinLengthLogitsProcessor:
-            plan.arguments["min_length"] = processor.min_length
-        elif kind is MinNewTokensLengthLogitsProcessor:
-            # The same bound in columns of the sequences.
-            columns = processor.prompt_length_to_skip + processor.min_new_tokens
-            plan.arguments["min_length"] = max(plan.arguments.get("min_length", 0), columns)
-        elif kind is TemperatureLogitsWarper:
-            plan.arguments["temperature"] = processor.temperature
-        elif kind is TopKLogitsWarper:
-            plan.arguments["top_k"] = processor.top_k
-        elif kind is TopPLogitsWarper:
-            plan.arguments["top_p"] = processor.top_p
-        else:
-            plan.arguments["min_p"] = processor.min_p
-
-
-def _ids(owner: Any) -> list[int]:
-    return [int(token) for token in owner.eos_token_id]
-
-
 def _read_criteria(plan: LoopPlan, criteria: StoppingCriteriaList) -> None:
     ends: set[int] = set()
     for criterion in criteria:
         if type(criterion) is MaxLengthCriteria:
             plan.lengths.append(criterion)
         elif type(criterion) is EosTokenCriteria:
-            ends.update(_ids(criterion))
+            ends.update(int(token) for token in criterion.eos_token_id)
         else:
             plan.criteria.append(criterion)
     if not plan.lengths:

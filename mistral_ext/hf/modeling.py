@@ -47,7 +47,7 @@ from mistral_ext.hf.native import (
     training_arguments,
 )
 from mistral_ext.hf.outputs import causal_lm_output, deferred_logits
-from mistral_ext.hf.path import Choice, PathReport, choose, forced_path
+from mistral_ext.hf.path import PathReport, choose, choose_loop
 from mistral_ext.hf.tensors import kept_positions
 
 
@@ -234,8 +234,8 @@ class NativeCausalLM(NativeModule):
     ) -> GenerateDecoderOnlyOutput | torch.LongTensor:
         """Greedy decoding and sampling in C++ where everything asked for is known there.
 
-        Otherwise Hugging Face's loop over forward. `path_report(model).generation` says which ran
-        last, and why not the C++ loop.
+        Otherwise Hugging Face's loop over forward, or where the native path is forced RuntimeError.
+        `path_report(model).generation` says which ran last, and why not the C++ loop.
         """
         native = native_model(self)
         plan = plan_loop(
@@ -245,6 +245,7 @@ class NativeCausalLM(NativeModule):
             generation_config,
             synced_gpus,
             model_kwargs,
+            self.config.vocab_size,
         )
         if not self._takes_cpp_loop(native, plan, model_kwargs, SAMPLING_STEPS):
             return super()._sample(
@@ -280,6 +281,7 @@ class NativeCausalLM(NativeModule):
             generation_config,
             synced_gpus,
             model_kwargs,
+            self.config.vocab_size,
         )
         if not self._takes_cpp_loop(native, plan, model_kwargs, BEAM_STEPS):
             return super()._beam_search(
@@ -296,7 +298,7 @@ class NativeCausalLM(NativeModule):
     # wraps keeps the signature, which generate reads.
     @functools.wraps(GenerationMixin._assisted_decoding)
     def _assisted_decoding(self, *args: Any, **kwargs: Any) -> Any:
-        native_model(self).last_generation = Choice("python", "assisted decoding is asked for")
+        native_model(self).last_generation = choose_loop("assisted decoding is asked for")
         return super()._assisted_decoding(*args, **kwargs)
 
     def _takes_cpp_loop(
@@ -316,11 +318,8 @@ class NativeCausalLM(NativeModule):
         pad = plan.arguments.get("pad_token_id")
         if not obstacle and pad is not None and not 0 <= pad < native.vocab_size:
             obstacle = "pad_token_id is no token of the model"
-        in_cpp = not obstacle and forced_path() != "module"
-        native.last_generation = (
-            Choice("native") if in_cpp else Choice("python", obstacle or "it is forced")
-        )
-        return in_cpp
+        native.last_generation = choice = choose_loop(obstacle)
+        return choice.path == "native"
 
     def _has_own_steps(self, steps: Iterable[str]) -> bool:
         """Whether what generate calls at each step is a subclass's or put on the object itself.

@@ -27,9 +27,11 @@ def _checked(path: str, source: str) -> str:
 def use_path(path: str) -> Iterator[None]:
     """Forces a path in this thread (or asyncio task): "native", "module", or "auto" for neither.
 
-    With "native", a call that needs Python modules raises RuntimeError that says why. While
-    torch.compile or torch.export trace, the module path is taken whatever is forced: the tracer
-    has to see operators. The environment variable MISTRAL_EXT_PATH does the same for a process.
+    With "native", a call that needs Python modules raises RuntimeError that says why; and so does
+    generate for what its loop in C++ lacks, such as assisted decoding. With "module", Hugging
+    Face's loop runs over Hugging Face's modules. While torch.compile or torch.export trace, the
+    module path is taken whatever is forced: the tracer has to see operators. The environment
+    variable MISTRAL_EXT_PATH does the same for a process.
     """
     token = _override.set(_checked(path, "use_path: path"))
     try:
@@ -90,11 +92,20 @@ def choose(obstacle: str) -> Choice:
 
     Raises RuntimeError where the native path is forced and there is an obstacle.
     """
+    return _choose(obstacle, Choice("module", "the module path is forced"), "module")
+
+
+def choose_loop(obstacle: str) -> Choice:
+    """The same for the loop of generate: obstacle says what the C++ loop lacks."""
+    return _choose(obstacle, Choice("python", obstacle or "it is forced"), "python")
+
+
+def _choose(obstacle: str, forced_module: Choice, otherwise: str) -> Choice:
     forced = forced_path()
     if forced == "module":
-        return Choice("module", "the module path is forced")
+        return forced_module
     if not obstacle:
         return Choice("native")
     if forced == "native":
         raise RuntimeError(f"mistral_ext: the native path is forced, but {obstacle}")
-    return Choice("module", obstacle)
+    return Choice(otherwise, obstacle)

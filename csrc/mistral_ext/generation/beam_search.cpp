@@ -127,7 +127,12 @@ BeamSearchOutput beam_search(models::MistralForCausalLM& model,
                     config.eos_token_ids.size());
   const int64_t continuations = tokens_a_beam(config) * num_beams;
   const auto device = model.device();
-  const LogitsProcessor processor(config, prompt.sequences.size(1), device, tokens_a_beam(config));
+  const LogitsProcessor processor(config,
+                                  {.prompt_length = prompt.sequences.size(1),
+                                   .max_length = prompt.max_length,
+                                   .vocab_size = vocab_size,
+                                   .device = device,
+                                   .min_tokens_to_keep = tokens_a_beam(config)});
   ContinuationPicker picker(config, generator, continuations, device);
   BeamState state(beams, prompts, continuations, prompt.max_length, vocab_size, device);
 
@@ -147,6 +152,7 @@ BeamSearchOutput beam_search(models::MistralForCausalLM& model,
     const auto tokens = processor.reads_tokens() ? state.sequences() : at::Tensor();
     auto scores = processor.process(tokens, state.length(), at::log_softmax(logits, -1));
     if (config.do_sample) scores = processor.warp(scores);
+    scores = processor.finish(scores);
     if (config.output_scores) output.scores.push_back(scores);
 
     scores = scores.view({batch, num_beams, vocab_size}) + state.scores().unsqueeze(-1);

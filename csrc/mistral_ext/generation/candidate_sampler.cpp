@@ -3,6 +3,7 @@
 #include <ATen/ops/_softmax.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/log_softmax.h>
 #include <ATen/ops/sort.h>
 
 #include <algorithm>
@@ -14,6 +15,11 @@ namespace {
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 }  // namespace
+
+bool CandidateSampler::serves(const GenerationConfig& config) {
+  return (config.top_k > 0 || config.top_p < 1.0) && !config.top_h && config.typical_p == 1.0 &&
+         config.epsilon_cutoff == 0.0 && config.eta_cutoff == 0.0;
+}
 
 bool CandidateSampler::find(const at::Tensor& scores) {
   const int64_t batch = scores.size(0);
@@ -60,7 +66,7 @@ void CandidateSampler::softmax() {
   at::_softmax_out(probabilities_, scores_, /*dim=*/-1, /*half_to_float=*/false);
 }
 
-// keep_top_p of logits_processor.h: the probabilities of the row in sorted order, summed up in
+// keep_top_p of warpers.h: the probabilities of the row in sorted order, summed up in
 // double as at::cumsum does. What is no candidate stands before them and adds nothing.
 void CandidateSampler::keep_top_p() {
   const auto by_score = [](const Candidate& a, const Candidate& b) { return a.score < b.score; };
@@ -116,7 +122,7 @@ void CandidateSampler::order_ties() {
   erase(rows_, /*at_the_end=*/false);
 }
 
-// keep_min_p of logits_processor.h, given the probabilities. Whether it removed anything.
+// keep_min_p of warpers.h, given the probabilities. Whether it removed anything.
 bool CandidateSampler::keep_min_p() {
   bool removed = false;
   const float* row = probabilities_.const_data_ptr<float>();
@@ -179,7 +185,13 @@ std::optional<at::Tensor> CandidateSampler::sample(const at::Tensor& scores,
       softmax();
     }
   }
-  if (warped != nullptr) *warped = scores_.clone();
+  if (renormalize_) {
+    const auto normalised = at::log_softmax(scores_, -1);
+    at::_softmax_out(probabilities_, normalised, /*dim=*/-1, /*half_to_float=*/false);
+    if (warped != nullptr) *warped = normalised;
+  } else if (warped != nullptr) {
+    *warped = scores_.clone();
+  }
   auto tokens = draw(generator);
   erase(rows_, /*at_the_end=*/false);
   return tokens;

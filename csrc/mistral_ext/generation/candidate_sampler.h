@@ -15,19 +15,26 @@
 namespace mistral_ext::generation {
 
 // Top-k and top-p sampling on the CPU that works on the candidates and yet picks the token that
-// at::multinomial picks after LogitsProcessor::warp: every sum whose rounding depends on its order
-// (the softmax) is left to ATen, on the full row; sorting, top-p's running sum, min-p and the draw
-// concern the candidates alone. Without top-k, top-p finds them (nucleus.h).
+// at::multinomial picks after LogitsProcessor::warp and finish: every sum whose rounding depends on
+// its order (the softmax) is left to ATen, on the full row; sorting, top-p's running sum, min-p and
+// the draw concern the candidates alone. Without top-k, top-p finds them (nucleus.h).
 class CandidateSampler {
  public:
-  // config.top_k must be positive, or config.top_p below 1.
+  // serves(config) must hold.
   explicit CandidateSampler(const GenerationConfig& config)
-      : top_k_(config.top_k), top_p_(config.top_p), min_p_(config.min_p) {}
+      : top_k_(config.top_k),
+        top_p_(config.top_p),
+        min_p_(config.min_p),
+        renormalize_(config.renormalize_logits) {}
+
+  // Whether sampling asks for nothing that only LogitsProcessor has, and for what finds candidates.
+  static bool serves(const GenerationConfig& config);
 
   // scores: fp32 [batch, vocab_size] on the CPU, contiguous, the temperature applied. Returns int64
   // [batch], or nothing, with no variate drawn, where a row has a NaN, an infinity or nothing but
   // -infinity.
-  //   warped: where not null, gets the scores that remain, the others at -infinity.
+  //   warped: where not null, gets the scores that remain, the others at -infinity; with
+  //     renormalize_logits as logarithms of probabilities.
   std::optional<at::Tensor> sample(const at::Tensor& scores,
                                    const std::optional<at::Generator>& generator,
                                    at::Tensor* warped);
@@ -47,6 +54,7 @@ class CandidateSampler {
   int64_t top_k_;
   double top_p_;
   double min_p_;
+  bool renormalize_;
 
   TopCandidates top_;
   Nucleus nucleus_;

@@ -88,7 +88,12 @@ GenerateOutput generate(models::MistralForCausalLM& model,
   config.validate();
   const Prompt prompt = prepare_prompt(model, inputs, config);
   check_pad_token(config, prompt.batch, model.config().vocab_size);
-  Sampler sampler(config, generator, prompt.sequences.size(1), model.device());
+  Sampler sampler(config,
+                  generator,
+                  {.prompt_length = prompt.sequences.size(1),
+                   .max_length = prompt.max_length,
+                   .vocab_size = model.config().vocab_size,
+                   .device = model.device()});
 
   Feeder feeder(model, prompt, inputs.cache, callbacks.check_interrupt);
   StopTracker tracker(config, prompt.batch);

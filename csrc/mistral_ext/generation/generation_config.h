@@ -6,6 +6,19 @@
 
 namespace mistral_ext::generation {
 
+// A sequence and what is added to the score of its last token behind the others.
+struct BiasedSequence {
+  std::vector<int64_t> token_ids;
+  double bias;
+};
+
+// From `start` new tokens on, the ends gain: their scores' magnitudes times factor^n - 1, n tokens
+// later.
+struct ExponentialDecay {
+  int64_t start;
+  double factor;
+};
+
 // How to generate. Names and meanings are Hugging Face's.
 struct GenerationConfig {
   // Lengths count columns of the returned sequences, the prompt included. One of the first two must
@@ -21,13 +34,38 @@ struct GenerationConfig {
   std::vector<int64_t> eos_token_ids;
   std::optional<int64_t> pad_token_id;
 
+  // What changes the scores at every step, in this order.
+  std::vector<BiasedSequence> sequence_bias;
   double repetition_penalty = 1.0;
+  // No so many tokens in a row occur twice, the prompt included; 0: they may.
+  int64_t no_repeat_ngram_size = 0;
+  // Sequences that do not occur. An end alone among them is ignored.
+  std::vector<std::vector<int64_t>> bad_words_ids;
+  // Behind a prompt of one token.
+  std::optional<int64_t> forced_bos_token_id;
+  // The last token before the greatest length is one of these.
+  std::vector<int64_t> forced_eos_token_ids;
+  // NaN becomes 0, and an infinity the greatest number of its sign.
+  bool remove_invalid_values = false;
+  std::optional<ExponentialDecay> exponential_decay_length_penalty;
+  // Tokens that do not occur; those that are not in the vocabulary are ignored.
+  std::vector<int64_t> suppress_tokens;
+  // The same where the sequences have begin_index columns; absent: for the first new token.
+  std::vector<int64_t> begin_suppress_tokens;
+  std::optional<int64_t> begin_index;
+  // The scores become logarithms of probabilities, after all else.
+  bool renormalize_logits = false;
 
-  bool do_sample = false;  // otherwise the likeliest token, and what follows is not read
+  bool do_sample =
+      false;  // otherwise the likeliest token, and what follows, to the seed, is not read
   double temperature = 1.0;
+  std::optional<double> top_h;
   int64_t top_k = 0;  // 0: all
   double top_p = 1.0;
   double min_p = 0.0;
+  double typical_p = 1.0;
+  double epsilon_cutoff = 0.0;
+  double eta_cutoff = 0.0;
   // Draws from a generator of this seed. Absent: from the generator given, or the default one.
   std::optional<uint64_t> seed;
 

@@ -1,27 +1,63 @@
 #include "mistral_ext/generation/logits_processor.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/arange.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/gather.h>
-#include <ATen/ops/isin.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/nan_to_num.h>
 #include <ATen/ops/scatter.h>
-#include <ATen/ops/softmax.h>
-#include <ATen/ops/sort.h>
 #include <ATen/ops/tensor.h>
-#include <ATen/ops/topk.h>
 #include <ATen/ops/where.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
+
+#include "mistral_ext/core/check.h"
+#include "mistral_ext/generation/repeated_ngrams.h"
+#include "mistral_ext/generation/warpers.h"
 
 namespace mistral_ext::generation {
 namespace {
 
 constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
 
+// Those in the vocabulary, on the device.
+at::Tensor known_tokens(std::vector<int64_t> token_ids, const LoopExtent& extent) {
+  std::erase_if(token_ids, [&](int64_t token) { return token < 0 || token >= extent.vocab_size; });
+  return token_ids.empty() ? at::Tensor() : at::tensor(token_ids, at::kLong).to(extent.device);
+}
+
+void check_known(const char* name,
+                 const std::vector<int64_t>& token_ids,
+                 const LoopExtent& extent) {
+  for (const int64_t token : token_ids) {
+    MISTRAL_EXT_CHECK(token >= 0 && token < extent.vocab_size,
+                      "generate: {} must be in [0, {}), got {}",
+                      name,
+                      extent.vocab_size,
+                      token);
+  }
+}
+
 at::Tensor suppress(const at::Tensor& scores, const at::Tensor& token_ids) {
-  const auto vocabulary = at::arange(scores.size(1), token_ids.options());
-  return scores.masked_fill(at::isin(vocabulary, token_ids), kMinusInfinity);
+  return scores.index_fill(1, token_ids, kMinusInfinity);
+}
+
+std::vector<BiasedSequence> forbidden(const GenerationConfig& config) {
+  std::vector<BiasedSequence> sequences;
+  for (const auto& word : config.bad_words_ids) {
+    const bool is_end = word.size() == 1 && std::ranges::find(config.eos_token_ids, word[0]) !=
+                                                config.eos_token_ids.end();
+    if (!is_end) sequences.push_back({word, kMinusInfinity});
+  }
+  return sequences;
+}
+
+std::vector<int64_t> forced_bos(const GenerationConfig& config) {
+  if (!config.forced_bos_token_id) return {};
+  return {*config.forced_bos_token_id};
 }
 
 }  // namespace
@@ -33,66 +69,92 @@ at::Tensor penalise_repetition(const at::Tensor& scores,
   return at::scatter(scores, 1, input_ids, at::where(seen < 0, seen * penalty, seen / penalty));
 }
 
-at::Tensor keep_top_k(const at::Tensor& scores, int64_t k) {
-  k = std::min(k, scores.size(1));
-  const auto last = std::get<0>(at::topk(scores, k)).narrow(1, k - 1, 1);
-  return scores.masked_fill(scores < last, kMinusInfinity);
+LogitsProcessor::LogitsProcessor(const GenerationConfig& config, const LoopExtent& extent)
+    : config_(config),
+      extent_(extent),
+      min_length_(
+          std::max(config.min_length,
+                   config.min_new_tokens > 0 ? extent.prompt_length + config.min_new_tokens : 0)),
+      begin_index_(config.begin_index.value_or(extent.prompt_length)),
+      sequence_bias_("sequence_bias", config.sequence_bias, extent.vocab_size, extent.device),
+      bad_words_("bad_words_ids", forbidden(config), extent.vocab_size, extent.device),
+      eos_token_ids_(known_tokens(config.eos_token_ids, extent)),
+      forced_bos_(known_tokens(forced_bos(config), extent)),
+      forced_eos_(known_tokens(config.forced_eos_token_ids, extent)),
+      suppressed_(known_tokens(config.suppress_tokens, extent)),
+      suppressed_at_begin_(known_tokens(config.begin_suppress_tokens, extent)) {
+  check_known("forced_bos_token_id", forced_bos(config), extent);
+  check_known("forced_eos_token_ids", config.forced_eos_token_ids, extent);
 }
 
-at::Tensor keep_top_p(const at::Tensor& scores, double p, int64_t at_least) {
-  const auto [sorted, order] = at::sort(scores, /*dim=*/-1, /*descending=*/false);
-  auto removed = at::softmax(sorted, -1).cumsum(-1) <= 1.0 - p;
-  at_least = std::min(at_least, removed.size(1));
-  removed.narrow(1, removed.size(1) - at_least, at_least).fill_(false);
-  return scores.masked_fill(at::scatter(removed, 1, order, removed), kMinusInfinity);
+bool LogitsProcessor::reads_tokens() const {
+  return config_.repetition_penalty != 1.0 || config_.no_repeat_ngram_size > 0 ||
+         sequence_bias_.reads_tokens() || bad_words_.reads_tokens();
 }
 
-at::Tensor keep_min_p(const at::Tensor& scores, double p, int64_t at_least) {
-  const auto probabilities = at::softmax(scores, -1);
-  const auto least = probabilities.amax(-1, /*keepdim=*/true) * p;
-  auto removed = probabilities < least;
-  if (at_least > 1) {  // the likeliest token stays anyway
-    at_least = std::min(at_least, scores.size(1));
-    removed.scatter_(1, std::get<1>(at::topk(probabilities, at_least)), false);
-  }
-  return scores.masked_fill(removed, kMinusInfinity);
+at::Tensor LogitsProcessor::force(const at::Tensor& scores, const at::Tensor& token_ids) const {
+  return at::full_like(scores, kMinusInfinity).index_fill_(1, token_ids, 0.0);
 }
 
-LogitsProcessor::LogitsProcessor(const GenerationConfig& config,
-                                 int64_t prompt_length,
-                                 const at::Device& device,
-                                 int64_t min_tokens_to_keep)
-    : repetition_penalty_(config.repetition_penalty),
-      min_length_(std::max(config.min_length,
-                           config.min_new_tokens > 0 ? prompt_length + config.min_new_tokens : 0)),
-      temperature_(config.temperature),
-      top_k_(config.top_k),
-      top_p_(config.top_p),
-      min_p_(config.min_p),
-      min_tokens_to_keep_(min_tokens_to_keep) {
-  if (!config.eos_token_ids.empty()) {
-    eos_token_ids_ = at::tensor(config.eos_token_ids, at::kLong).to(device);
-  }
+// Of a score's magnitude, so that it grows whatever its sign.
+at::Tensor LogitsProcessor::favour_ends(const at::Tensor& scores, int64_t steps) const {
+  const double factor =
+      std::pow(config_.exponential_decay_length_penalty->factor, static_cast<double>(steps)) - 1.0;
+  MISTRAL_EXT_CHECK(std::isfinite(factor),
+                    "generate: exponential_decay_length_penalty must keep its factor to the power "
+                    "of the steps finite, got {} after {}",
+                    config_.exponential_decay_length_penalty->factor,
+                    steps);
+  const auto gains = scores.index_select(1, eos_token_ids_).abs() * factor;
+  return scores + at::zeros_like(scores).index_copy_(1, eos_token_ids_, gains);
 }
 
 at::Tensor LogitsProcessor::process(const at::Tensor& input_ids,
                                     int64_t length,
                                     at::Tensor scores) const {
-  if (reads_tokens()) {
-    scores = penalise_repetition(scores, input_ids, repetition_penalty_);
+  if (!sequence_bias_.is_empty()) scores = sequence_bias_.add_to(scores, input_ids);
+  if (config_.repetition_penalty != 1.0) {
+    scores = penalise_repetition(scores, input_ids, config_.repetition_penalty);
   }
-  if (eos_token_ids_.defined() && length < min_length_) {
-    scores = suppress(scores, eos_token_ids_);
+  if (config_.no_repeat_ngram_size > 0) {
+    scores = forbid_repeated_ngrams(scores, input_ids, config_.no_repeat_ngram_size);
+  }
+  if (!bad_words_.is_empty()) scores = bad_words_.add_to(scores, input_ids);
+  if (eos_token_ids_.defined() && length < min_length_) scores = suppress(scores, eos_token_ids_);
+  if (forced_bos_.defined() && length == 1) scores = force(scores, forced_bos_);
+  if (forced_eos_.defined() && length == extent_.max_length - 1) {
+    scores = force(scores, forced_eos_);
+  }
+  if (config_.remove_invalid_values) scores = at::nan_to_num(scores);
+  if (config_.exponential_decay_length_penalty && eos_token_ids_.defined()) {
+    const int64_t steps =
+        length - extent_.prompt_length - config_.exponential_decay_length_penalty->start;
+    if (steps > 0) scores = favour_ends(scores, steps);
+  }
+  if (suppressed_.defined()) scores = suppress(scores, suppressed_);
+  if (suppressed_at_begin_.defined() && length == begin_index_) {
+    scores = suppress(scores, suppressed_at_begin_);
   }
   return scores;
 }
 
 at::Tensor LogitsProcessor::warp(at::Tensor scores) const {
-  if (temperature_ != 1.0) scores = scores / temperature_;
-  if (top_k_ != 0) scores = keep_top_k(scores, std::max(top_k_, min_tokens_to_keep_));
-  if (top_p_ < 1.0) scores = keep_top_p(scores, top_p_, min_tokens_to_keep_);
-  if (min_p_ > 0.0) scores = keep_min_p(scores, min_p_, min_tokens_to_keep_);
+  const int64_t at_least = extent_.min_tokens_to_keep;
+  if (config_.temperature != 1.0) scores = scores / config_.temperature;
+  if (config_.top_h) scores = keep_top_h(scores, *config_.top_h);
+  if (config_.top_k != 0) scores = keep_top_k(scores, std::max(config_.top_k, at_least));
+  if (config_.top_p < 1.0) scores = keep_top_p(scores, config_.top_p, at_least);
+  if (config_.min_p > 0.0) scores = keep_min_p(scores, config_.min_p, at_least);
+  if (config_.typical_p < 1.0) scores = keep_typical(scores, config_.typical_p, at_least);
+  if (config_.epsilon_cutoff > 0.0) {
+    scores = keep_epsilon(scores, config_.epsilon_cutoff, at_least);
+  }
+  if (config_.eta_cutoff > 0.0) scores = keep_eta(scores, config_.eta_cutoff, at_least);
   return scores;
+}
+
+at::Tensor LogitsProcessor::finish(at::Tensor scores) const {
+  return config_.renormalize_logits ? at::log_softmax(scores, -1) : scores;
 }
 
 }  // namespace mistral_ext::generation

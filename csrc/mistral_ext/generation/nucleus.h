@@ -10,7 +10,7 @@
 
 namespace mistral_ext::generation {
 
-// What keep_top_p of logits_processor.h leaves, on the CPU. The sums that decide it are those of
+// What keep_top_p of warpers.h leaves, on the CPU. The sums that decide it are those of
 // the sorted row, to the bit; but it is the values alone that are sorted, which their bits can do,
 // and of the order of equals no more is found out than the cut asks for.
 class Nucleus {

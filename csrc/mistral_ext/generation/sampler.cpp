@@ -31,13 +31,12 @@ std::optional<at::Generator> choose_generator(const GenerationConfig& config,
 
 Sampler::Sampler(const GenerationConfig& config,
                  const std::optional<at::Generator>& generator,
-                 int64_t prompt_length,
-                 const at::Device& device)
-    : processor_(config, prompt_length, device),
+                 const LoopExtent& extent)
+    : processor_(config, extent),
       do_sample_(config.do_sample),
       temperature_(config.temperature),
-      generator_(choose_generator(config, generator, device)) {
-  if (do_sample_ && (config.top_k > 0 || config.top_p < 1.0) && device.is_cpu()) {
+      generator_(choose_generator(config, generator, extent.device)) {
+  if (do_sample_ && extent.device.is_cpu() && CandidateSampler::serves(config)) {
     candidate_sampler_.emplace(config);
   }
 }
@@ -45,8 +44,9 @@ Sampler::Sampler(const GenerationConfig& config,
 at::Tensor Sampler::next_tokens(const at::Tensor& input_ids,
                                 const at::Tensor& logits,
                                 at::Tensor* scores) {
-  const auto processed = processor_.process(input_ids, input_ids.size(1), logits);
+  auto processed = processor_.process(input_ids, input_ids.size(1), logits);
   if (do_sample_) return draw(processed, scores);
+  processed = processor_.finish(processed);
   if (scores != nullptr) *scores = processed;
   return greedy(processed);
 }
@@ -73,7 +73,7 @@ at::Tensor Sampler::draw(const at::Tensor& scores, at::Tensor* warped) {
       return *tokens;
     }
   }
-  const auto all = processor_.warp(scores);
+  const auto all = processor_.finish(processor_.warp(scores));
   if (warped != nullptr) *warped = all;
   return at::multinomial(at::softmax(all, -1), 1, /*replacement=*/false, generator_).squeeze(1);
 }

@@ -24,8 +24,7 @@ class Sampler {
   // generator: see choose_generator.
   Sampler(const GenerationConfig& config,
           const std::optional<at::Generator>& generator,
-          int64_t prompt_length,
-          const at::Device& device);
+          const LoopExtent& extent);
 
   // input_ids: int64 [batch, length], all tokens so far. logits: fp32 [batch, vocab_size]. Returns
   // int64 [batch].

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <limits>
 
-#include "mistral_ext/generation/logits_processor.h"
+#include "mistral_ext/generation/warpers.h"
 
 namespace mistral_ext::generation {
 namespace {

@@ -52,7 +52,7 @@ TEST(CandidateSampler, PicksTheTokensAndKeepsTheScoresOfThePlainPathToTheBit) {
                                        Settings{0, 0.95, 0.02},
                                        Settings{40000, 0.99, 1.0}}) {
         const auto config = sampling(settings);
-        const LogitsProcessor processor(config, 0, at::kCPU);
+        const LogitsProcessor processor(config, LoopExtent());
         CandidateSampler sampler(config);
         for (const double spread : {0.1, 2.0, 8.0}) {
           // Rounded to bf16, as most models' logits are: ties at every cut.
@@ -94,8 +94,8 @@ TEST(Sampler, DrawsAlikeWithAndWithoutTheShortCut) {
   config.temperature = 0.7;
   config.repetition_penalty = 1.3;
   config.seed = 4;
-  Sampler sampler(config, std::nullopt, 0, at::kCPU);
-  const LogitsProcessor processor(config, 0, at::kCPU);
+  Sampler sampler(config, std::nullopt, LoopExtent());
+  const LogitsProcessor processor(config, LoopExtent());
   const auto generator = at::detail::createCPUGenerator(4);
   for (int step = 0; step < 20; ++step) {
     const auto ids = torch::randint(0, 500, {2, 30}, torch::kLong);
@@ -110,7 +110,7 @@ TEST(Sampler, DrawsAlikeWithAndWithoutTheShortCut) {
 }
 
 TEST(Sampler, PicksTheFirstOfTheLikeliestAndANanAsArgmaxDoes) {
-  Sampler sampler(GenerationConfig(), std::nullopt, 0, at::kCPU);
+  Sampler sampler(GenerationConfig(), std::nullopt, LoopExtent());
   const auto ids = torch::zeros({2, 1}, torch::kLong);
   auto logits = torch::tensor({{0.0f, 3.0f, 1.0f, 3.0f}, {5.0f, 5.0f, -1.0f, 2.0f}});
   EXPECT_TRUE(
@@ -125,7 +125,7 @@ TEST(Sampler, LeavesTheLogitsAsTheyAre) {
   config.repetition_penalty = 2.0;
   config.eos_token_ids = {1};
   config.min_length = 10;
-  Sampler sampler(config, std::nullopt, 0, at::kCPU);
+  Sampler sampler(config, std::nullopt, {.vocab_size = 50});
   const auto logits = torch::randn({2, 50});
   const auto before = logits.clone();
   sampler.next_tokens(torch::randint(0, 50, {2, 4}, torch::kLong), logits, nullptr);

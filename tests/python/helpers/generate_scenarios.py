@@ -67,6 +67,23 @@ generated("`output_attentions`", return_dict_in_generate=True, output_attentions
 generated("`no_repeat_ngram_size`", no_repeat_ngram_size=3)
 generated("`bad_words_ids`", bad_words_ids=[[5, 6]])
 generated("`suppress_tokens`", suppress_tokens=[5])
+generated("`renormalize_logits`", do_sample=True, renormalize_logits=True)
+generated("`begin_suppress_tokens`", begin_suppress_tokens=[5])
+generated("`sequence_bias`", sequence_bias={(5, 6): 1.5})
+generated(
+    "`forced_bos_token_id`, `forced_eos_token_id`", forced_bos_token_id=3, forced_eos_token_id=2
+)
+generated(
+    "`exponential_decay_length_penalty`",
+    exponential_decay_length_penalty=(1, 1.1),
+    eos_token_id=2,
+)
+generated("`remove_invalid_values`", remove_invalid_values=True)
+generated("`typical_p`", do_sample=True, typical_p=0.9)
+generated("`epsilon_cutoff`, `eta_cutoff`", do_sample=True, epsilon_cutoff=1e-3, eta_cutoff=1e-3)
+generated("`top_h`", do_sample=True, top_h=0.9)
+generated("`prefix_allowed_tokens_fn`", prefix_allowed_tokens_fn=lambda row, ids: [5, 6, 7])
+generated("`watermarking_config`", watermarking_config=transformers.WatermarkingConfig())
 generated("`guidance_scale`", guidance_scale=1.5)
 generated("a logits processor of the caller's own", logits_processor=[OwnProcessor()])
 generated("beam search", num_beams=2)

@@ -247,8 +247,10 @@ def test_stopping_criteria_end_sequences_in_the_cpp_loop(criterion, eos, device)
 @pytest.mark.parametrize(
     ("call", "reason"),
     [
-        ({"no_repeat_ngram_size": 2}, "NoRepeatNGramLogitsProcessor"),
-        ({"renormalize_logits": True, "do_sample": True}, "LogitNormalization"),
+        (
+            {"prefix_allowed_tokens_fn": lambda row, ids: list(range(3 + row, 60))},
+            "PrefixConstrainedLogitsProcessor",
+        ),
         (
             {"do_sample": True, "top_k": 0, "logits_processor": [TopKLogitsWarper(4)]},
             "settings that C++ lacks",

@@ -141,7 +141,7 @@ def test_warpers_given_to_greedy_decoding_show_in_its_scores(warper, device):
 @pytest.mark.parametrize(
     ("call", "reason"),
     [
-        ({"no_repeat_ngram_size": 2}, "NoRepeatNGramLogitsProcessor"),
+        ({"guidance_scale": 1.5}, "UnbatchedClassifierFreeGuidanceLogitsProcessor"),
         ({"cache_implementation": "static"}, "StaticCache"),
         ({"use_cache": False}, "use_cache is off"),
     ],

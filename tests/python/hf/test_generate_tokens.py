@@ -105,7 +105,7 @@ class Forbid(LogitsProcessor):
     ("asked", "reason"),
     [
         ({"logits_processor": LogitsProcessorList([Forbid()])}, "Forbid"),
-        ({"no_repeat_ngram_size": 2}, "NoRepeatNGram"),
+        ({"guidance_scale": 1.5}, "ClassifierFreeGuidance"),
         ({"output_hidden_states": True, "return_dict_in_generate": True}, "output_hidden_states"),
         ({"use_cache": False}, "use_cache"),
     ],

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from helpers.compare import assert_close_to_scale, assert_ran
-from helpers.generation import PLAIN
+from helpers.generation import PLAIN, PYTHON_LOOP
 from helpers.models import random_ids, small_model
 
 import mistral_ext
@@ -75,8 +75,7 @@ def grow(model, how, device):
     if how == "forward":
         model(random_ids(1, 35).to(device))
         return
-    # The second is a processor that the C++ loop lacks, and which changes nothing here.
-    call = {} if how == "C++ loop" else {"no_repeat_ngram_size": 30}
+    call = {} if how == "C++ loop" else PYTHON_LOOP
     model.generate(random_ids(1, 9).to(device), **{**PLAIN, "max_new_tokens": 26}, **call)
 
 
