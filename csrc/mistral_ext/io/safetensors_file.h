@@ -1,0 +1,36 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "mistral_ext/io/file.h"
+#include "mistral_ext/io/mapped_file.h"
+#include "mistral_ext/io/safetensors_header.h"
+#include "mistral_ext/io/tensor_source.h"
+
+namespace mistral_ext::io {
+
+// One safetensors file, memory-mapped. The header is read and checked whole here; see
+// read_safetensors_header.
+class SafetensorsFile : public TensorSource {
+ public:
+  explicit SafetensorsFile(const std::filesystem::path& path);
+
+  std::vector<std::string> names() const override;
+  const TensorInfo* find(const std::string& name) const override;
+  at::Tensor tensor(const std::string& name) const override;
+  at::Tensor converted(const std::string& name,
+                       at::ScalarType dtype,
+                       at::Device device) const override;
+
+  const std::map<std::string, std::string>& metadata() const { return header_.metadata; }
+
+ private:
+  const StoredTensor& at(const std::string& name) const;
+
+  File file_;
+  SafetensorsHeader header_;
+  std::shared_ptr<MappedFile> mapping_;
+};
+
+}  // namespace mistral_ext::io
