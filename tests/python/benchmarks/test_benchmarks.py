@@ -20,3 +20,14 @@ def test_writes_its_figures_with_the_machines_description(topic, tmp_path):
     assert found["rows"]
     for row in found["rows"]:
         assert row["mistral_ext"] >= 0
+
+
+def test_a_case_of_a_topic_can_be_chosen(tmp_path, capsys):
+    arguments = ["training", "--quick", "--output", str(tmp_path)]
+    assert main([*arguments, "--case", "sgd"]) == 0
+    rows = json.loads((tmp_path / "training.json").read_text())["rows"]
+    assert {row["case"] for row in rows} == {"sgd"}
+    for wrong in ([*arguments, "--case", "none"], ["--quick", "--case", "sgd"]):
+        with pytest.raises(SystemExit):
+            main(wrong)
+        assert "--case must be one of" in capsys.readouterr().err
