@@ -4,11 +4,13 @@ Loss, gradients and every entry of the output are Hugging Face's, fp32, eager at
 """
 
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from accelerate.utils import convert_outputs_to_fp32
 from helpers.compare import assert_close_to_scale, assert_ran
 from helpers.models import in_dtype, random_ids, small_model
 from helpers.training import assert_equal_steps, calls, gradients, relative_errors, rms, step
@@ -290,6 +292,24 @@ def test_under_autocast_the_logits_outlive_every_change_of_the_weight(ids, devic
     with torch.no_grad():
         model.lm_head.weight.zero_()
     assert torch.equal(second.logits, expected)
+
+
+def test_prepared_by_accelerate_outputs_are_fp32(ids, device):
+    """As Trainer(bf16=True) has it; it reads the logits, which the loss does without."""
+    found = []
+    for each in prepared(nothing, "gqa", device):
+        autocast = torch.autocast(device.type, torch.bfloat16)
+        each.forward = MethodType(convert_outputs_to_fp32(autocast(type(each).forward)), each)
+        with Notes() as notes:
+            output = each(ids, labels=ids)
+        output.loss.backward()
+        found.append((output, gradients(each)))
+    assert notes.operators.count(FUSED) == 1
+    assert notes.operators.count("mistral_ext.linear.default") == 1
+    (theirs, their_gradients), (ours, our_gradients) = found
+    assert ours.logits.dtype == theirs.logits.dtype == torch.float32
+    torch.testing.assert_close(ours.loss, theirs.loss, rtol=1e-2, atol=0)  # two results in bf16
+    assert our_gradients.keys() == their_gradients.keys()
 
 
 def test_autocast_leaves_fp64_alone(ids, device):
