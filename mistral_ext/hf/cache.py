@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
+from transformers.utils.deprecation import deprecate_kwarg
 
 from mistral_ext import _C
 
@@ -143,6 +144,8 @@ class MistralCacheLayer(CacheLayerMixin):
     def activate_past_recording(self) -> None:
         self._layer.record_past()
 
+    # As the layers of transformers do, until they stop.
+    @deprecate_kwarg("max_length", new_name="tokens_to_remove", version="5.18")
     def crop(self, tokens_to_remove: int) -> None:
         layer = self.settled()
         layer.drop_last(_tokens_to_drop(tokens_to_remove, layer.seen))
@@ -169,20 +172,27 @@ class MistralCache(DynamicCache):
     window grows by doubling; one with a window W is a ring of W slots. deepcopy and pickle copy the
     contents.
 
-    states: (keys, values) or (keys, values, window) of each layer, as iterating a cache gives them;
-        None for an empty cache.
+    ddp_cache_data: (keys, values) or (keys, values, window) of each layer, as iterating a cache
+        gives them; None for an empty cache. The name is transformers'.
     config: of the model; says how far each layer sees.
+    offloading, offload_only_non_sliding: a DynamicCache's; this one stays where the model is.
     windows: the keys that each layer's queries see, 0 for all; instead of config. Read-only later.
     """
 
     def __init__(
         self,
-        states: Iterable[tuple[torch.Tensor | None, ...]] | None = None,
+        ddp_cache_data: Iterable[tuple[torch.Tensor | None, ...]] | None = None,
         config: PreTrainedConfig | None = None,
+        offloading: bool = False,
+        offload_only_non_sliding: bool = False,
         *,
         windows: Sequence[int] | None = None,
     ) -> None:
-        states = None if states is None else list(states)
+        if offloading:
+            raise ValueError(
+                "MistralCache: offloading must be False, got True (use a DynamicCache for that)"
+            )
+        states = None if ddp_cache_data is None else list(ddp_cache_data)
         if windows is None:
             windows = _windows(states, config)
         self.windows = tuple(windows)

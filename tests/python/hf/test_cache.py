@@ -1,6 +1,7 @@
 """MistralCache stands wherever transformers takes a DynamicCache, and gives the same answers."""
 
 import copy
+import inspect
 import io
 import pickle
 
@@ -9,8 +10,10 @@ import torch
 from helpers.compare import assert_close_to_scale, assert_ran
 from helpers.models import random_ids, small_model
 from transformers import Cache, DynamicCache
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 import mistral_ext
+from mistral_ext.hf.cache import MistralCacheLayer
 
 WINDOW = 5
 
@@ -118,6 +121,77 @@ def test_rolls_back_beyond_the_window_where_the_past_was_recorded(pair, path, to
             for layer in cache.layers:
                 layer.record_past = False
     assert_same_continuation(pair, caches, ids)
+
+
+def methods(kind):
+    """The public methods of a class and its constructor, with their signatures."""
+    functions = inspect.getmembers(kind, inspect.isfunction)
+    return {
+        name: inspect.signature(function).parameters
+        for name, function in functions
+        if not name.startswith("_") or (name == "__init__" and issubclass(kind, Cache))
+    }
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (mistral_ext.MistralCache, Cache),
+        (mistral_ext.MistralCache, DynamicCache),
+        (MistralCacheLayer, CacheLayerMixin),
+        (MistralCacheLayer, DynamicLayer),
+        (MistralCacheLayer, DynamicSlidingWindowLayer),
+    ],
+)
+def test_methods_take_the_arguments_that_transformers_own_take(ours, theirs):
+    mine = methods(ours)
+    for name, parameters in methods(theirs).items():
+        if name == "__init__" and theirs is Cache:
+            continue  # a DynamicCache takes others
+        shared = list(mine[name].values())[: len(parameters)]
+        described = [(each.name, each.kind, each.default) for each in parameters.values()]
+        assert [(each.name, each.kind, each.default) for each in shared] == described, name
+        assert all(
+            each.default is not inspect.Parameter.empty or each.kind.name.startswith("VAR")
+            for each in list(mine[name].values())[len(parameters) :]
+        ), name
+
+
+def test_layers_show_what_transformers_own_show(pair, ids):
+    for mine, theirs in zip(*(cache.layers for cache in filled(pair, ids)), strict=True):
+        for name in vars(theirs):
+            assert name.startswith("_") or hasattr(mine, name), name
+        for name in ("is_initialized", "is_sliding", "dtype", "device", "is_croppable"):
+            assert getattr(mine, name) == getattr(theirs, name), name
+
+
+def test_methods_are_called_by_name(pair, path, ids):
+    caches = filled(pair, ids[:, : WINDOW - 1])
+    states = torch.ones(3, 2, 1, 16, device=ids.device)
+    for cache in caches:
+        for index, layer in enumerate(cache.layers):
+            with pytest.warns(FutureWarning, match="max_length"):
+                layer.crop(max_length=3)
+            layer.crop(tokens_to_remove=-1)
+            assert layer.get_mask_sizes(query_length=2) == (4, 0)
+            layer.reorder_cache(beam_idx=torch.tensor([1, 0, 2], device=ids.device))
+            layer.batch_repeat_interleave(repeats=2)
+            layer.batch_select_indices(indices=torch.tensor([0, 2, 4], device=ids.device))
+            cache.update(key_states=states, value_states=states, layer_idx=index)
+            assert cache.get_mask_sizes(query_length=1, layer_idx=index) == (4, 0)
+            assert cache.get_seq_length(layer_idx=index) == 3
+            assert cache.get_query_offset(layer_idx=index) == 3
+        cache.reorder_cache(beam_idx=torch.tensor([2, 0, 1], device=ids.device))
+        cache.batch_repeat_interleave(repeats=2)
+        cache.batch_select_indices(indices=torch.tensor([0, 2, 4], device=ids.device))
+        cache.crop(tokens_to_remove=-1)
+    assert_same_continuation(pair, caches, ids)
+
+
+def test_is_not_offloaded(ids, device):
+    config = small_model(device=device).config
+    with pytest.raises(ValueError, match="MistralCache: offloading must be False, got True"):
+        mistral_ext.MistralCache(config=config, offloading=True)
 
 
 def test_refuses_to_roll_back_into_what_a_window_has_dropped(ids, device):
