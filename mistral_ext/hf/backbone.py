@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.ministral import modeling_ministral as ministral
 from transformers.models.ministral3 import modeling_ministral3 as ministral3
@@ -17,6 +17,7 @@ from mistral_ext.hf.attention import ATTENTION, OUR_ATTENTIONS
 from mistral_ext.hf.bad_config import check_names
 from mistral_ext.hf.cache import MistralCache
 from mistral_ext.hf.checkpointing import turns_caching_off
+from mistral_ext.hf.dynamic_cache import lent
 from mistral_ext.hf.modules import install_modules, native_types
 from mistral_ext.hf.native import (
     NativeModel,
@@ -155,13 +156,13 @@ class NativeBackbone(NativeModule):
         keep_cache: bool,
         kwargs: dict[str, Any],
     ) -> BaseModelOutputWithPast:
-        cache: MistralCache | None = inputs.pop("past_key_values")
+        cache: MistralCache | DynamicCache | None = inputs.pop("past_key_values")
         native.check_windows(cache)
         hidden_states = output_hidden_states(self.config, kwargs)
-        with native.running() as cpp_model:
+        with native.running() as cpp_model, lent(cache, native.windows) as kv:
             _, last_hidden_state, layers = cpp_model.forward(
                 **inputs,
-                cache=None if cache is None else cache.settled(),
+                cache=kv,
                 compute_logits=False,
                 output_hidden_states=hidden_states,
                 **training_arguments(self),

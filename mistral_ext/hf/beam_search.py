@@ -10,6 +10,7 @@ from transformers.generation import (
 )
 
 from mistral_ext import _C
+from mistral_ext.hf.dynamic_cache import lent
 from mistral_ext.hf.generation import SAMPLING_STEPS, LoopPlan, plan_settings
 
 BEAM_STEPS = (
@@ -105,21 +106,22 @@ def run_beam_search(
     stopping = generation_config.early_stopping
     cache = model_kwargs["past_key_values"]
     rows = {name: model_kwargs.get(name) for name in ROWS}
-    output = _C.beam_search(
-        model,
-        input_ids=input_ids[::num_beams],
-        **{name: None if all_ is None else all_[::num_beams] for name, all_ in rows.items()},
-        cache=cache.settled(),
-        on_step=(lambda tokens, sequences: plan.stop(sequences)) if plan.criteria else None,
-        on_overlength=plan.overlength,
-        config=_C.GenerationConfig(**plan.arguments),
-        beams=_C.BeamSearchConfig(
-            num_beams=num_beams,
-            num_return_sequences=generation_config.num_return_sequences,
-            length_penalty=generation_config.length_penalty,
-            early_stopping="never" if stopping == "never" else stopping is True,
-        ),
-    )
+    with lent(cache, model.config.layer_windows, rows_move=True) as kv:
+        output = _C.beam_search(
+            model,
+            input_ids=input_ids[::num_beams],
+            **{name: None if all_ is None else all_[::num_beams] for name, all_ in rows.items()},
+            cache=kv,
+            on_step=(lambda tokens, sequences: plan.stop(sequences)) if plan.criteria else None,
+            on_overlength=plan.overlength,
+            config=_C.GenerationConfig(**plan.arguments),
+            beams=_C.BeamSearchConfig(
+                num_beams=num_beams,
+                num_return_sequences=generation_config.num_return_sequences,
+                length_penalty=generation_config.length_penalty,
+                early_stopping="never" if stopping == "never" else stopping is True,
+            ),
+        )
     if not generation_config.return_dict_in_generate:
         return output.sequences
     with_scores = generation_config.output_scores

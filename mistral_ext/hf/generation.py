@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from transformers import DynamicCache
 from transformers.generation import (
     EosTokenCriteria,
     GenerateDecoderOnlyOutput,
@@ -14,6 +15,7 @@ from transformers.generation import (
 
 from mistral_ext import _C
 from mistral_ext.hf.cache import MistralCache
+from mistral_ext.hf.dynamic_cache import lent
 from mistral_ext.hf.processors import Call, read_processors
 
 # The methods of a model that Hugging Face's loop calls at each step: one that a subclass overrides
@@ -168,7 +170,7 @@ def _obstacle(generation_config: Any, synced_gpus: bool, model_kwargs: dict[str,
     if not model_kwargs.get("use_cache"):
         return "use_cache is off"
     cache = model_kwargs.get("past_key_values")
-    if type(cache) is not MistralCache:
+    if type(cache) not in (MistralCache, DynamicCache):
         return f"past_key_values is a {type(cache).__name__}"
     for name, value in model_kwargs.items():
         if value is not None and name not in MODEL_ARGUMENTS:
@@ -216,17 +218,18 @@ def run_loop(
         return plan.stop(sequences)
 
     cache = model_kwargs["past_key_values"]
-    output = _C.generate(
-        model,
-        input_ids=input_ids,
-        inputs_embeds=model_kwargs.get("inputs_embeds"),
-        attention_mask=model_kwargs.get("attention_mask"),
-        position_ids=model_kwargs.get("position_ids"),
-        cache=cache.settled(),
-        on_step=on_step if plan.criteria or streamer is not None else None,
-        on_overlength=plan.overlength,
-        config=_C.GenerationConfig(**plan.arguments),
-    )
+    with lent(cache, model.config.layer_windows) as kv:
+        output = _C.generate(
+            model,
+            input_ids=input_ids,
+            inputs_embeds=model_kwargs.get("inputs_embeds"),
+            attention_mask=model_kwargs.get("attention_mask"),
+            position_ids=model_kwargs.get("position_ids"),
+            cache=kv,
+            on_step=on_step if plan.criteria or streamer is not None else None,
+            on_overlength=plan.overlength,
+            config=_C.GenerationConfig(**plan.arguments),
+        )
     if streamer is not None:
         streamer.end()
     if not generation_config.return_dict_in_generate:

@@ -34,6 +34,7 @@ from mistral_ext.hf.backbone import (
 )
 from mistral_ext.hf.beam_search import BEAM_STEPS, plan_beam_search, run_beam_search
 from mistral_ext.hf.cache import MistralCache
+from mistral_ext.hf.dynamic_cache import lent
 from mistral_ext.hf.generation import SAMPLING_STEPS, LoopPlan, plan_loop, run_loop
 from mistral_ext.hf.loss import targets
 from mistral_ext.hf.module_forward import module_forward
@@ -126,7 +127,7 @@ class NativeCausalLM(NativeModule):
         keep_cache: bool,
         kwargs: dict[str, Any],
     ) -> CausalLMOutputWithPast:
-        cache: MistralCache | None = inputs.pop("past_key_values")
+        cache: MistralCache | DynamicCache | None = inputs.pop("past_key_values")
         native.check_windows(cache)
         tokens = inputs["input_ids"] if inputs["inputs_embeds"] is None else inputs["inputs_embeds"]
         keep = inputs["logits_to_keep"]
@@ -135,10 +136,10 @@ class NativeCausalLM(NativeModule):
         wanted = targets(self, tokens, keep, labels, **kwargs)
         defers = wanted is not None and torch.is_grad_enabled()
         hidden_states = output_hidden_states(self.config, kwargs)
-        with native.running() as cpp_model:
+        with native.running() as cpp_model, lent(cache, native.windows) as kv:
             logits, last_hidden_state, layers = cpp_model.forward(
                 **inputs,
-                cache=None if cache is None else cache.settled(),
+                cache=kv,
                 compute_logits=not defers,
                 output_hidden_states=hidden_states,
                 **training_arguments(self),
@@ -313,7 +314,7 @@ class NativeCausalLM(NativeModule):
         )
         if not obstacle and self._has_own_steps(steps):
             obstacle = "a method that generate calls at each step is overridden"
-        if not obstacle and cache.windows != native.windows:
+        if not obstacle and type(cache) is MistralCache and cache.windows != native.windows:
             obstacle = "past_key_values keeps other windows than the layers have"
         pad = plan.arguments.get("pad_token_id")
         if not obstacle and pad is not None and not 0 <= pad < native.vocab_size:

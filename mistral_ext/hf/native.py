@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 from torch.nn.modules.module import _has_any_global_hook
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 from transformers.utils import output_capturing
 
 from mistral_ext import _C
 from mistral_ext.hf.attention import OUR_ATTENTIONS
 from mistral_ext.hf.cache import MistralCache
 from mistral_ext.hf.checkpointing import checkpointed_layers, checkpointing_obstacle
+from mistral_ext.hf.dynamic_cache import dynamic_cache_obstacle
 from mistral_ext.hf.path import Choice
 from mistral_ext.hf.rotary import RotaryWatch
 from mistral_ext.hf.tensors import autocast_dtype, is_plain, transform
@@ -114,9 +115,9 @@ class NativeModel:
             self._found.call = self.model, self._rotary
         return obstacle
 
-    def check_windows(self, cache: MistralCache | None) -> None:
+    def check_windows(self, cache: MistralCache | DynamicCache | None) -> None:
         """Raises ValueError where the cache keeps other windows than the model's layers have."""
-        if cache is not None and cache.windows != self.windows:
+        if type(cache) is MistralCache and cache.windows != self.windows:
             raise ValueError(
                 f"past_key_values must keep the windows {self.windows} of this model's layers,"
                 f" got {cache.windows}"
@@ -294,7 +295,15 @@ def call_obstacle(
         return "attention_mask requires a gradient"
     if position_ids is not None and position_ids.is_floating_point():
         return "position_ids are no integers"
-    if past_key_values is not None and type(past_key_values) is not MistralCache:
+    if type(past_key_values) is DynamicCache:
+        obstacle = dynamic_cache_obstacle(
+            past_key_values,
+            native_model(owner).windows,
+            backbone_of(owner).embed_tokens.weight.dtype,
+        )
+        if obstacle:
+            return obstacle
+    elif past_key_values is not None and type(past_key_values) is not MistralCache:
         return f"past_key_values is a {type(past_key_values).__name__}"
     if _goes_beyond_tokens(attention_mask, input_ids, inputs_embeds, past_key_values):
         return "attention_mask is longer than the tokens"
