@@ -2,62 +2,10 @@
 
 import pytest
 import torch
-from helpers import smollm2
 from helpers.models import random_ids, small_model
-from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from helpers.trainer import losses_of, train, trainer_of
 
 import mistral_ext
-
-
-class Rows(Dataset):
-    """Rows of ids [rows, seq], each its own labels."""
-
-    def __init__(self, ids: torch.Tensor) -> None:
-        self.ids = ids
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
-        return {"input_ids": self.ids[row], "labels": self.ids[row]}
-
-
-class NotePath(TrainerCallback):
-    """The path of the last forward of each step."""
-
-    def __init__(self, model) -> None:
-        self.model = model
-        self.paths: set[str] = set()
-
-    def on_step_end(self, *args, **kwargs) -> None:
-        self.paths.add(mistral_ext.path_report(self.model).last_forward.path)
-
-
-def train(model, ids, folder, **arguments):
-    """The losses logged, one a step, and the paths taken."""
-    settings = TrainingArguments(
-        **{
-            "output_dir": str(folder),
-            "max_steps": 6,
-            "per_device_train_batch_size": 2,
-            "learning_rate": 1e-3,
-            "lr_scheduler_type": "constant",
-            "logging_steps": 1,
-            "save_strategy": "no",
-            "report_to": [],
-            "disable_tqdm": True,
-            "seed": 3,
-            "use_cpu": ids.device.type == "cpu",
-            **arguments,
-        }
-    )
-    notes = [NotePath(model)] if isinstance(model, mistral_ext.MistralForCausalLM) else []
-    trainer = Trainer(model=model, args=settings, train_dataset=Rows(ids.cpu()), callbacks=notes)
-    trainer.train()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return losses, notes[0].paths if notes else set()
-
 
 VARIANTS = {
     "plain": ({}, "native"),
@@ -99,32 +47,6 @@ def test_saves_and_resumes(tmp_path, device):
     model = mistral_ext.from_hf(small_model(device=device))
     whole, _ = train(model, ids, tmp_path, save_strategy="steps", save_steps=3)
     again = mistral_ext.MistralForCausalLM.from_pretrained(tmp_path / "checkpoint-3").to(device)
-    settings = TrainingArguments(
-        output_dir=str(tmp_path),
-        max_steps=6,
-        per_device_train_batch_size=2,
-        learning_rate=1e-3,
-        lr_scheduler_type="constant",
-        logging_steps=1,
-        save_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        seed=3,
-        use_cpu=device.type == "cpu",
-    )
-    trainer = Trainer(model=again, args=settings, train_dataset=Rows(ids.cpu()))
+    trainer = trainer_of(again, ids, tmp_path)
     trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
-    resumed = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    torch.testing.assert_close(resumed, whole, rtol=1e-4, atol=0)
-
-
-def test_fine_tunes_a_trained_model_on_text_as_hugging_faces_class_does(tmp_path):
-    ids = smollm2.text_ids(2 * 40).view(2, 40)
-    arguments = {"max_steps": 3, "learning_rate": 5e-5}
-    theirs, _ = train(smollm2.hf_model(), ids, tmp_path, **arguments)
-    model = mistral_ext.from_hf(smollm2.hf_model())
-    ours, paths = train(model, ids, tmp_path, **arguments)
-    # As above.
-    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=0)
-    assert paths == {"native"}
-    assert ours[-1] < 0.9 * ours[0]
+    torch.testing.assert_close(losses_of(trainer), whole, rtol=1e-4, atol=0)
