@@ -82,6 +82,18 @@ def test_an_error_inside_the_context_puts_the_classes_back():
     assert transformers.MistralForCausalLM is theirs
 
 
+def test_a_context_may_be_entered_again_and_inside_another():
+    theirs = transformers.MistralForCausalLM
+    context = mistral_ext.patch()
+    for _ in range(2):
+        with context:
+            with mistral_ext.patch():
+                mistral_ext.unpatch()
+                assert transformers.MistralForCausalLM is theirs
+            assert transformers.MistralForCausalLM is mistral_ext.MistralForCausalLM
+        assert transformers.MistralForCausalLM is theirs
+
+
 @pytest.mark.parametrize("theirs", OURS, ids=lambda theirs: theirs.__name__)
 def test_auto_classes_give_ours(theirs):
     name = theirs.__name__
