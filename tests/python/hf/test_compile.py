@@ -108,3 +108,53 @@ def test_generate_compiles_where_it_is_told_how_to(asked, device):
     ours = model.generate(ids, **call)
     assert hasattr(model, "_compiled_call") == asked
     assert torch.equal(ours, hf_model.generate(ids, **PLAIN))
+
+
+@pytest.mark.parametrize("name", ["window", "two_layer_types", "query_scale"])
+def test_dynamic_shapes_with_padding_compile_once(name, device):
+    hf_model = small_model(name, num_hidden_layers=2, layer_types=None, device=device)
+    model = mistral_ext.from_hf(hf_model)
+    counter = CompileCounterWithBackend("eager")
+    compiled = torch.compile(model, backend=counter, dynamic=True, fullgraph=True)
+    with torch.no_grad():
+        for batch, length in ((2, 4), (3, 9), (4, 21)):
+            ids = random_ids(batch, length).to(device)
+            mask = torch.ones_like(ids)
+            mask[0, :2] = 0
+            call = {"attention_mask": mask, "use_cache": False}
+            ours, theirs = compiled(ids, **call).logits, hf_model(ids, **call).logits
+            assert_close_to_scale(ours, theirs, mask.bool())
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_exports_with_batch_mask_and_length_that_change_and_is_saved(strict, tmp_path, device):
+    hf_model = small_model("window", num_hidden_layers=1, device=device)
+    model = mistral_ext.from_hf(hf_model)
+    ids = random_ids(2, 9).to(device)
+    sizes = {0: torch.export.Dim("batch", max=8), 1: torch.export.Dim("length", min=2, max=60)}
+    with torch.no_grad():
+        program = torch.export.export(
+            model,
+            (),
+            {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False},
+            dynamic_shapes={"input_ids": sizes, "attention_mask": sizes, "use_cache": None},
+            strict=strict,
+        )
+        torch.export.save(program, tmp_path / "model.pt2")
+        loaded = torch.export.load(tmp_path / "model.pt2").module()
+        ids = random_ids(3, 14).to(device)
+        mask = torch.ones_like(ids)
+        mask[1, :4] = 0
+        ours = loaded(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        assert_close_to_scale(ours, hf_model(ids, attention_mask=mask).logits, mask.bool())
+
+
+def test_a_compiled_model_goes_on_with_a_cache(device):
+    hf_model = small_model("window", num_hidden_layers=1, device=device)
+    compiled = torch.compile(mistral_ext.from_hf(hf_model), backend="eager", dynamic=True)
+    ids = random_ids(2, 9).to(device)
+    with torch.no_grad():
+        first = compiled(ids[:, :6], use_cache=True)
+        second = compiled(ids[:, 6:], past_key_values=first.past_key_values, use_cache=True)
+        assert_close_to_scale(second.logits, hf_model(ids).logits[:, 6:])

@@ -125,3 +125,19 @@ def test_every_exported_name_exists():
     assert "from_hf" in dir(mistral_ext)
     with pytest.raises(AttributeError, match="nothing"):
         mistral_ext.nothing  # noqa: B018  reading it is the test
+
+
+def test_saved_shards_equal_hugging_faces_byte_for_byte(tmp_path):
+    hf_model = small_model("window", dtype=torch.bfloat16)
+    for name, model in (("theirs", hf_model), ("ours", mistral_ext.from_hf(hf_model))):
+        model.save_pretrained(tmp_path / name, max_shard_size="50KB")
+    files = sorted(file.name for file in (tmp_path / "theirs").iterdir())
+    assert sum(file.endswith(".safetensors") for file in files) > 2
+    assert sorted(file.name for file in (tmp_path / "ours").iterdir()) == files
+    for file in files:
+        # The configuration too: it does not say which attention was asked for.
+        ours, theirs = (tmp_path / name / file for name in ("ours", "theirs"))
+        assert ours.read_bytes() == theirs.read_bytes(), file
+    model = mistral_ext.MistralForCausalLM.from_pretrained(tmp_path / "ours")
+    ids = random_ids(2, 9)
+    assert torch.equal(model(ids).logits, mistral_ext.from_hf(hf_model)(ids).logits)

@@ -136,3 +136,22 @@ def test_modes_of_autograd(pair, ids, mode):
     assert ours.requires_grad == theirs.requires_grad
     assert ours.is_inference() == theirs.is_inference()
     assert_ran(pair[1], "native")
+
+
+@pytest.mark.parametrize("place", ["model.layers.1", "model.layers.1.self_attn"])
+def test_a_hook_before_forward_sees_and_changes_the_same_keywords(pair, ids, place):
+    seen = []
+
+    def scale(module, args, kwargs):
+        seen.append((len(args), sorted(kwargs)))
+        if args:
+            return (args[0] * 0.5 + 1.0, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": kwargs["hidden_states"] * 0.5 + 1.0}
+
+    logits = []
+    for model in pair:
+        handle = model.get_submodule(place).register_forward_pre_hook(scale, with_kwargs=True)
+        logits.append(model(ids).logits)
+        handle.remove()
+    assert_close_to_scale(logits[1], logits[0])
+    assert seen[0] == seen[1]

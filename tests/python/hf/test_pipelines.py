@@ -1,5 +1,6 @@
 """transformers' text-generation pipeline and streamers over our class."""
 
+import copy
 from pathlib import Path
 from threading import Thread
 
@@ -198,3 +199,38 @@ def test_a_trained_model_completes_a_batch(trained):
     outputs = same(trained, ["The capital of France is", "2, 4, 6,"], batch_size=2, **call)
     assert "Paris" in outputs[0][0]["generated_text"]
     assert "8" in outputs[1][0]["generated_text"]
+
+
+def test_without_a_pad_token_single_texts_run_and_batches_are_refused_alike(models):
+    outputs, said = {}, {}
+    for name, model in models.items():
+        tokenizer = byte_tokenizer()
+        tokenizer.pad_token = None
+        model = copy.deepcopy(model)
+        model.generation_config.pad_token_id = model.config.pad_token_id = None
+        pipeline = transformers.pipeline("text-generation", model=model, tokenizer=tokenizer)
+        with messages() as said[name]:
+            outputs[name] = pipeline(TEXTS, **GREEDY)
+        with pytest.raises(ValueError, match="without pad_token cannot do batching"):
+            pipeline(TEXTS, batch_size=2, **GREEDY)
+    assert outputs["ours"] == outputs["theirs"]
+    assert said["ours"] <= said["theirs"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_is_made_from_a_folder_with_a_dtype_and_a_device_map(dtype, tmp_path):
+    save_small_checkpoint(tmp_path)
+    settings = {"model": str(tmp_path), "dtype": dtype, "device_map": "auto"}
+    theirs = transformers.pipeline("text-generation", **settings)
+    with mistral_ext.patch(), mistral_ext.patch():
+        ours = transformers.pipeline("text-generation", **settings)
+    assert type(ours.model) is mistral_ext.MistralForCausalLM
+    assert ours.model.dtype == theirs.model.dtype == dtype
+    if dtype == torch.float32:
+        same({"ours": ours, "theirs": theirs}, TEXTS, **GREEDY)
+    else:
+        # Of a model of random weights many a token's rival is within bf16's rounding.
+        outputs = ours(TEXTS, **GREEDY)
+        pairs = zip(outputs, TEXTS, strict=True)
+        assert all(output[0]["generated_text"].startswith(text) for output, text in pairs)
+    assert mistral_ext.path_report(ours.model).generation.path == "native"

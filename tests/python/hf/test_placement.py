@@ -112,3 +112,66 @@ def test_resized_embeddings_generate_as_hugging_faces(name, size, device):
         assert model(ids).logits.shape[-1] == size
     assert torch.equal(*outputs)
     assert mistral_ext.path_report(model).generation.path == "native"
+
+
+def test_casts_in_the_middle_of_use_are_seen_by_generate_and_training(ids, device):
+    ids = ids.to(device)
+    hf_model, model = small_model("window", device=device), small_model("window", device=device)
+    model = mistral_ext.from_hf(model)
+    expected = model.generate(ids, **PLAIN)
+    for dtype in (torch.bfloat16, torch.float32, torch.float16, torch.float32):
+        for each in (hf_model, model):
+            each.to(dtype)
+        assert model.generate(ids, **PLAIN).shape == expected.shape
+        assert mistral_ext.path_report(model).generation.path == "native"
+        losses = [each(ids, labels=ids).loss for each in (hf_model, model)]
+        losses[1].backward()
+        assert losses[0].dtype == losses[1].dtype
+        assert model.lm_head.weight.grad.dtype == dtype
+        model.zero_grad()
+        # Of 2^-8 a step, over all that comes before the loss; after it the weights are rounded
+        # alike, but Hugging Face's rotary frequencies are rounded too.
+        torch.testing.assert_close(losses[1], losses[0], rtol=2e-2, atol=0)
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), hf_model.parameters(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", ["window", "tied"])
+def test_a_model_made_empty_takes_a_state_dict(name, ids, device):
+    hf_model = small_model(name, device=device)
+    with torch.device("meta"):
+        model = mistral_ext.MistralForCausalLM(hf_model.config)
+    model.to_empty(device=device)
+    model.load_state_dict(hf_model.state_dict(), assign=True)
+    model.tie_weights()
+    model.model.rotary_emb = type(model.model.rotary_emb)(config=model.config).to(device)
+    model.set_attn_implementation("sdpa")
+    ids = ids.to(device)
+    assert_close_to_scale(model.eval()(ids).logits, hf_model(ids).logits)
+    assert torch.equal(model.generate(ids, **PLAIN), hf_model.generate(ids, **PLAIN))
+    assert mistral_ext.path_report(model).generation.path == "native"
+
+
+@pytest.mark.parametrize("multiple", [None, 8])
+@pytest.mark.parametrize("name", ["gqa", "tied"])
+def test_resized_embeddings_train_as_hugging_faces(name, multiple, device):
+    found = []
+    for make in (lambda model: model, mistral_ext.from_hf):
+        model = make(small_model(name, device=device))
+        torch.manual_seed(0)
+        model.resize_token_embeddings(130, pad_to_multiple_of=multiple, mean_resizing=False)
+        ids = random_ids(2, 9, vocab_size=130).to(device)
+        optimizer = torch.optim.SGD(model.train().parameters(), lr=0.01)
+        losses = []
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss = model(ids, labels=ids).loss
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        found.append((losses, model.eval().generate(ids, **PLAIN)))
+    assert_ran(model, "native")
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-4, atol=0)
+    assert found[1][0][-1] < found[1][0][0]
+    assert torch.equal(found[1][1], found[0][1])

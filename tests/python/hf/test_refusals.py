@@ -28,6 +28,36 @@ FORWARD = {
         {"input_ids": IDS[None]},
         "input_ids must have 2 dimensions, got 3",
     ),
+    "ids of one dimension": ({"input_ids": IDS[0]}, "input_ids must have 2 dimensions, got 1"),
+    "ids of int16": ({"input_ids": IDS.short()}, "input_ids must be int64 or int32, got Short"),
+    "negative ids": ({"input_ids": IDS - 50}, r"input_ids must be in \[0, 99\)"),
+    "no rows": ({"input_ids": IDS[:0]}, r"at least one row and one token, got shape \[0, 6\]"),
+    "no tokens": ({"input_ids": IDS[:, :0]}, r"at least one row and one token, got shape \[2, 0\]"),
+    "an array of ids": ({"input_ids": IDS.numpy()}, "must be Tensor, not numpy.ndarray"),
+    "neither ids nor embeddings": ({"input_ids": None}, "exactly one of .*, got neither"),
+    "ids and embeddings": ({"inputs_embeds": torch.zeros(2, 6, 64)}, "exactly one of .*, got both"),
+    "embeddings of another size": (
+        {"input_ids": None, "inputs_embeds": torch.zeros(2, 6, 63)},
+        r"inputs_embeds must have shape \[batch, seq, 64\], got \[2, 6, 63\]",
+    ),
+    "positions of another length": (
+        {"position_ids": torch.zeros(2, 5).long()},
+        r"position_ids must have shape \[2 or 1, 6\], got \[2, 5\]",
+    ),
+    "a mask of three dimensions": (
+        {"attention_mask": torch.ones(2, 6, 6)},
+        "attention_mask must have 2 or 4 dimensions, got 3",
+    ),
+    "a mask of fewer keys": (
+        {"attention_mask": torch.ones(2, 1, 6, 5)},
+        r"attention_mask of 4 dimensions must have 6 keys \(or 1\), got \[2, 1, 6, 5\]",
+    ),
+    "text as mask": ({"attention_mask": "text"}, "'str' object"),
+    "text as cache": ({"past_key_values": "text"}, "'str' object"),
+    "text as labels": ({"labels": "text"}, "must be Tensor, not str"),
+    "labels of int32": ({"labels": IDS.int()}, "Long"),
+    "text for logits_to_keep": ({"logits_to_keep": "text"}, "str"),
+    "a float for logits_to_keep": ({"logits_to_keep": 1.0}, "float"),
     "bool ids": ({"input_ids": IDS.bool()}, "input_ids must be int64 or int32, got Bool"),
 }
 
@@ -74,6 +104,36 @@ def test_forward_refuses(case):
             hf_model(**{"input_ids": IDS, **call})
         with pytest.raises(ERRORS, match=message):
             model(**{"input_ids": IDS, **call})
+
+
+TAKEN = {
+    "an unknown keyword": {"nonsense": 1},
+    "ids of int32": {"input_ids": IDS.int()},
+    "more logits than tokens": {"logits_to_keep": 100},
+    "a mask of bool": {"attention_mask": torch.ones(2, 6).bool()},
+    "a mask of halves": {"attention_mask": torch.full((2, 6), 0.5)},
+    "no labels that count": {"labels": IDS * 0 - 100},
+    "no items in the batch": {"labels": IDS, "num_items_in_batch": 0},
+    "a share of items": {"labels": IDS, "num_items_in_batch": 2.5},
+    "negative positions": {"position_ids": torch.full((2, 6), -1)},
+    "positions beyond the greatest": {"position_ids": torch.full((2, 6), 10000)},
+    "more tokens than positions": {"input_ids": random_ids(1, 100)},
+    "text for use_cache": {"use_cache": "yes"},
+    "a tuple to return": {"return_dict": False, "output_hidden_states": True},
+}
+
+
+@pytest.mark.parametrize("case", TAKEN)
+def test_forward_takes_what_hugging_faces_takes(case):
+    hf_model = small_model()
+    call = {"input_ids": IDS, **TAKEN[case]}
+    with torch.no_grad():
+        theirs, ours = (model(**call) for model in (hf_model, mistral_ext.from_hf(hf_model)))
+    if isinstance(theirs, tuple):
+        assert len(ours) == len(theirs)
+        ours, theirs = ({"logits": output[0]} for output in (ours, theirs))
+    for key in {"loss", "logits"} & set(theirs):
+        torch.testing.assert_close(ours[key], theirs[key], rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
 @pytest.mark.parametrize("case", GENERATE)
