@@ -121,7 +121,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = -100) -> T
     """The cross-entropy of softmax(logits) with the labels in nats, summed over the rows.
 
     logits: [n, vocab_size]; labels: int64 [n], in [0, vocab_size), or ignore_index: such a row adds
-        nothing.
+        nothing. Another label is an IndexError.
 
     Returns a scalar in fp32 (fp64 for fp64). Not differentiable: see linear_cross_entropy.
     """
@@ -131,11 +131,12 @@ def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = -100) -> T
 def linear_cross_entropy(
     hidden: Tensor, weight: Tensor, labels: Tensor, ignore_index: int = -100
 ) -> Tensor:
-    """cross_entropy(hidden weight^T, labels) in chunks of rows: the logits are never there whole.
+    """cross_entropy(hidden weight^T, labels) in chunks of rows, without the logits of all of many.
 
     hidden: [n, hidden_size]; weight: [vocab_size, hidden_size]; labels as in cross_entropy.
 
     Returns a scalar in fp32 (fp64 for fp64). Differentiable in hidden and weight; the gradients are
-    computed along with the loss and kept for the backward.
+    computed along with the loss and kept for the backward, or, for few rows, the logits are kept.
+    Ignored rows cost nothing.
     """
     return _ops.linear_cross_entropy(hidden, weight, labels, ignore_index)

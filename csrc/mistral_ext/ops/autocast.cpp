@@ -26,7 +26,9 @@ constexpr const char* kOperators[] = {"rms_norm",
                                       "cross_entropy",
                                       "linear_cross_entropy",
                                       "linear_cross_entropy_gradients",
-                                      "linear_cross_entropy_backward"};
+                                      "linear_cross_entropy_backward",
+                                      "linear_cross_entropy_logits",
+                                      "linear_cross_entropy_logits_backward"};
 
 void without_autocast(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const c10::impl::ExcludeDispatchKeyGuard guard(c10::autocast_dispatch_keyset);

@@ -47,11 +47,11 @@ void check_label_range(const char* op, const at::Tensor& labels, int64_t vocab_s
   const auto [low, high] = at::aminmax(labels);
   const int64_t lowest = low.item<int64_t>();
   const int64_t highest = high.item<int64_t>();
-  MISTRAL_EXT_CHECK(lowest >= 0 && highest < vocab_size,
-                    "{}: labels must be in [0, {}) or ignore_index, got {}",
-                    op,
-                    vocab_size,
-                    lowest < 0 ? lowest : highest);
+  TORCH_CHECK_INDEX(lowest >= 0 && highest < vocab_size,
+                    fmt::format("{}: labels must be in [0, {}) or ignore_index, got {}",
+                                op,
+                                vocab_size,
+                                lowest < 0 ? lowest : highest));
 }
 
 at::Tensor cross_entropy(const at::Tensor& logits, const at::Tensor& labels, int64_t ignore_index) {
@@ -61,17 +61,20 @@ at::Tensor cross_entropy(const at::Tensor& logits, const at::Tensor& labels, int
   return op.call(logits, labels, ignore_index);
 }
 
-at::Tensor row_losses_reference(at::Tensor& logits, const at::Tensor& labels, bool gradient) {
+at::Tensor row_losses_reference(const at::Tensor& logits,
+                                const at::Tensor& labels,
+                                const at::Tensor& gradient,
+                                const at::Tensor& scale) {
   const auto index = labels.unsqueeze(1);
   const auto wide = logits.to(accumulation_dtype(logits));
   // From the largest one down: a loss near 0 is then no difference of large numbers.
   const auto below = wide.sub(wide.amax(1, /*keepdim=*/true));
   const auto logsumexp = below.exp().sum(1, /*keepdim=*/true).log_();
   auto losses = logsumexp.sub(below.gather(1, index)).squeeze(1);
-  if (gradient) {
+  if (gradient.defined()) {
     const auto softmax = below.sub(logsumexp).exp_();
     softmax.scatter_(1, index, softmax.gather(1, index).sub(1));
-    logits.copy_(softmax);
+    gradient.copy_(scale.defined() ? softmax.mul_(scale) : softmax);
   }
   return losses;
 }
@@ -84,8 +87,9 @@ at::Tensor cross_entropy_reference(const at::Tensor& logits,
   check_label_range("cross_entropy", labels.index_select(0, kept), logits.size(1));
   auto total = at::zeros({}, logits.options().dtype(accumulation_dtype(logits)));
   for (const auto& rows : kept.split(std::max<int64_t>(1, kWidened / logits.size(1)))) {
-    auto part = logits.index_select(0, rows);
-    total.add_(row_losses_reference(part, labels.index_select(0, rows), /*gradient=*/false).sum());
+    const auto losses = row_losses_reference(
+        logits.index_select(0, rows), labels.index_select(0, rows), /*gradient=*/{}, /*scale=*/{});
+    total.add_(losses.sum());
   }
   return total;
 }

@@ -9,8 +9,8 @@ namespace mistral_ext::ops {
 //   logits: [n, vocab_size], floating point, any strides.
 //   labels: int64 [n], in [0, vocab_size), or ignore_index: such a row adds nothing.
 //   Returns a scalar. Without rows, 0.
-// Throws ValueError where a shape, dtype, device or label does not fit. Not differentiable:
-// training goes through linear_cross_entropy, which never holds the logits whole.
+// Throws ValueError where a shape, dtype or device does not fit, IndexError where a label does not,
+// as torch's. Not differentiable: training goes through linear_cross_entropy.
 at::Tensor cross_entropy(const at::Tensor& logits, const at::Tensor& labels, int64_t ignore_index);
 
 // The same in plain ATen: the oracle of the tests, and what runs where no kernel of ours does.
@@ -18,14 +18,20 @@ at::Tensor cross_entropy_reference(const at::Tensor& logits,
                                    const at::Tensor& labels,
                                    int64_t ignore_index);
 
-// The loss of each row, [n], for labels that are all in [0, vocab_size); where `gradient`, the
-// logits, contiguous, are overwritten with its gradient, softmax(logits) - onehot(label).
-at::Tensor row_losses_reference(at::Tensor& logits, const at::Tensor& labels, bool gradient);
+// The loss of each row, [n], for contiguous logits and labels that are all in [0, vocab_size).
+// Where `gradient` is defined, its gradient, scale * (softmax(logits) - onehot(label)), is written
+// there: contiguous, of the logits' shape and dtype, and maybe the logits themselves. `scale` is a
+// scalar in the accumulation dtype; 1 where it is undefined.
+at::Tensor row_losses_reference(const at::Tensor& logits,
+                                const at::Tensor& labels,
+                                const at::Tensor& gradient,
+                                const at::Tensor& scale);
 
 // What every backend, Meta included, calls first.
 void check_cross_entropy(const at::Tensor& logits, const at::Tensor& labels);
 
-// That labels, none of them ignored, are in [0, vocab_size). Looks at the values: not for Meta.
+// That labels, none of them ignored, are in [0, vocab_size): IndexError where one is not. Looks at
+// the values: not for Meta.
 void check_label_range(const char* op, const at::Tensor& labels, int64_t vocab_size);
 
 // That labels are int64 [rows] on x's device.

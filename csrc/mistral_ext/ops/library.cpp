@@ -65,4 +65,13 @@ TORCH_LIBRARY(mistral_ext, m) {
       "linear_cross_entropy_backward(Tensor grad_loss, Tensor hidden, Tensor weight,"
       " Tensor hidden_gradient, Tensor weight_gradient) -> (Tensor, Tensor)",
       tags);
+  m.def(
+      "linear_cross_entropy_logits(Tensor hidden, Tensor weight, Tensor labels, int ignore_index)"
+      " -> (Tensor, Tensor)",
+      tags);
+  m.def(
+      "linear_cross_entropy_logits_backward(Tensor grad_loss, Tensor hidden, Tensor weight,"
+      " Tensor labels, Tensor logits, int ignore_index, bool for_hidden, bool for_weight)"
+      " -> (Tensor, Tensor)",
+      tags);
 }

@@ -6,6 +6,7 @@
 
 #include "mistral_ext/ops/check_tensor.h"
 #include "mistral_ext/ops/cross_entropy.h"
+#include "mistral_ext/ops/linear_cross_entropy_parts.h"
 
 namespace mistral_ext::ops {
 namespace {
@@ -13,19 +14,13 @@ namespace {
 using ThreeTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 using TwoTensors = std::tuple<at::Tensor, at::Tensor>;
 
-// Rows of a weight's gradient scaled and rounded at a time: no second one in fp32 comes to be.
-constexpr int64_t kRows = 2048;
-
 void check_backward(const at::Tensor& grad_loss,
                     const at::Tensor& hidden,
                     const at::Tensor& weight,
                     const at::Tensor& hidden_gradient,
                     const at::Tensor& weight_gradient) {
   const auto op = "linear_cross_entropy_backward";
-  MISTRAL_EXT_CHECK(grad_loss.dim() == 0,
-                    "{}: grad_loss must be a scalar, got shape {}",
-                    op,
-                    c10::str(grad_loss.sym_sizes()));
+  check_grad_loss(op, grad_loss);
   const auto check = [&](const char* argument, const at::Tensor& gradient, const at::Tensor& like) {
     MISTRAL_EXT_CHECK(gradient.sym_sizes() == like.sym_sizes() ||
                           gradient.sym_sizes() == c10::SymIntArrayRef({0}),
@@ -40,6 +35,13 @@ void check_backward(const at::Tensor& grad_loss,
 }
 
 }  // namespace
+
+void check_grad_loss(const char* op, const at::Tensor& grad_loss) {
+  MISTRAL_EXT_CHECK(grad_loss.dim() == 0,
+                    "{}: grad_loss must be a scalar, got shape {}",
+                    op,
+                    c10::str(grad_loss.sym_sizes()));
+}
 
 void check_linear_cross_entropy(const at::Tensor& hidden,
                                 const at::Tensor& weight,
@@ -112,20 +114,6 @@ ThreeTensors linear_cross_entropy_gradients_reference(const at::Tensor& hidden,
   check_linear_cross_entropy(hidden, weight, labels);
   return linear_cross_entropy_in_chunks(
       hidden, weight, labels, ignore_index, for_hidden, for_weight, &row_losses_reference);
-}
-
-// gradient * grad_loss, multiplied in the accumulation dtype: the gradient of a mean is a factor
-// that 16 bits would not hold.
-at::Tensor scaled(const at::Tensor& gradient, const at::Tensor& grad_loss, at::ScalarType dtype) {
-  const auto wide = accumulation_dtype(gradient);
-  const auto factor = grad_loss.to(wide);
-  if (gradient.scalar_type() == dtype && dtype == wide) return gradient.mul(factor);
-  auto result = at::empty(gradient.sizes(), gradient.options().dtype(dtype));
-  for (int64_t begin = 0; begin < gradient.size(0); begin += kRows) {
-    const int64_t count = std::min(kRows, gradient.size(0) - begin);
-    result.narrow(0, begin, count).copy_(gradient.narrow(0, begin, count).to(wide).mul(factor));
-  }
-  return result;
 }
 
 TwoTensors linear_cross_entropy_backward_reference(const at::Tensor& grad_loss,

@@ -30,7 +30,8 @@ constexpr int64_t kLengths[] = {1, 3, 4, 7, 8, 15, 16, 17, 31, 32, 33, 47, 63, 6
     GuardedArray<Accumulator> loss(1);                                                        \
     GuardedArray<int64_t> label(1);                                                           \
     LEVEL::cross_entropy<T, Accumulator>(a.get(), n, label.get(), -100, loss.get(), 1, n);    \
-    LEVEL::cross_entropy_gradient<T, Accumulator>(label.get(), a.get(), loss.get(), 1, n);    \
+    LEVEL::cross_entropy_gradient<T, Accumulator>(                                            \
+        a.get(), label.get(), 1, b.get(), loss.get(), 1, n);                                  \
     GuardedArray<T> from(2 * n), to(2 * n);                                                   \
     GuardedArray<float> angles(2 * n);                                                        \
     LEVEL::rotate_heads<T>(from.get(), 2 * n, to.get(), 1, 2 * n, angles.get(), false, 1.0f); \

@@ -54,7 +54,14 @@ def check(dtype: torch.dtype, width: int) -> None:
     # With the identity for a head, the gradient of the hidden states is that of the logits.
     head = torch.eye(width, dtype=dtype)
     _, grad, _ = ops.linear_cross_entropy_gradients(x, head, labels, -100, True, False)
-    assert_close(grad, torch.autograd.grad(loss, logits)[0])
+    (expected,) = torch.autograd.grad(loss, logits)
+    assert_close(grad, expected)
+    half = torch.tensor(0.5)
+    _, kept = ops.linear_cross_entropy_logits(x, head, labels, -100)
+    grad, _ = ops.linear_cross_entropy_logits_backward(
+        half, x, head, labels, kept, -100, True, False
+    )
+    assert_close(grad, expected / 2)
 
     # Up to what our kernels take in every dtype: wider fp32 products are a library's, on any level.
     for rows in (1, 2, 5, 8, 12):

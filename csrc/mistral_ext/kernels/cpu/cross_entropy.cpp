@@ -53,19 +53,30 @@ double loss(const Softmax<double>& row, double logit) {
   return __builtin_log(row.total) - (logit - row.largest);
 }
 
+// gradient and x may be one array: what x holds at the label is read first.
 template <typename T>
-void differentiate(T* x, int64_t n, int64_t label, const Softmax<float>& row) {
-  const float scale = 1.0f / row.total;
-  const float at_label = exp(broadcast(to_float(x[label]) - row.largest))[0] * scale - 1.0f;
+void differentiate(
+    const T* x, int64_t n, int64_t label, const Softmax<float>& row, float scale, T* gradient) {
+  const float inverse = 1.0f / row.total;
+  const float at_label = exp(broadcast(to_float(x[label]) - row.largest))[0] * inverse - 1.0f;
+  const float factor = scale * inverse;
   for_each_vector(n, [=](int64_t i, auto count) {
-    store(x + i, exp(load_logits(x + i, count) - row.largest) * scale, count);
+    store(gradient + i, exp(load_logits(x + i, count) - row.largest) * factor, count);
   });
-  x[label] = from_float<T>(at_label);
+  gradient[label] = from_float<T>(scale * at_label);
 }
 
-void differentiate(double* x, int64_t n, int64_t label, const Softmax<double>& row) {
-  for (int64_t i = 0; i < n; ++i) x[i] = __builtin_exp(x[i] - row.largest) / row.total;
-  x[label] -= 1.0;
+void differentiate(const double* x,
+                   int64_t n,
+                   int64_t label,
+                   const Softmax<double>& row,
+                   double scale,
+                   double* gradient) {
+  const double at_label = __builtin_exp(x[label] - row.largest) / row.total - 1.0;
+  for (int64_t i = 0; i < n; ++i) {
+    gradient[i] = scale * (__builtin_exp(x[i] - row.largest) / row.total);
+  }
+  gradient[label] = scale * at_label;
 }
 
 }  // namespace
@@ -86,19 +97,25 @@ void cross_entropy(const T* logits,
 }
 
 template <typename T, typename Loss>
-void cross_entropy_gradient(
-    const int64_t* labels, T* logits, Loss* losses, int64_t rows, int64_t vocab_size) {
-  for (int64_t r = 0; r < rows; ++r, logits += vocab_size) {
+void cross_entropy_gradient(const T* logits,
+                            const int64_t* labels,
+                            Loss scale,
+                            T* gradient,
+                            Loss* losses,
+                            int64_t rows,
+                            int64_t vocab_size) {
+  for (int64_t r = 0; r < rows; ++r, logits += vocab_size, gradient += vocab_size) {
     const auto row = softmax(logits, vocab_size);
     losses[r] = loss(row, to_float(logits[labels[r]]));
-    differentiate(logits, vocab_size, labels[r], row);
+    differentiate(logits, vocab_size, labels[r], row, scale, gradient);
   }
 }
 
 #define MISTRAL_EXT_INSTANTIATE(T, Loss)                                    \
   template void cross_entropy<T, Loss>(                                     \
       const T*, int64_t, const int64_t*, int64_t, Loss*, int64_t, int64_t); \
-  template void cross_entropy_gradient<T, Loss>(const int64_t*, T*, Loss*, int64_t, int64_t);
+  template void cross_entropy_gradient<T, Loss>(                            \
+      const T*, const int64_t*, Loss, T*, Loss*, int64_t, int64_t);
 
 MISTRAL_EXT_INSTANTIATE(float, float)
 MISTRAL_EXT_INSTANTIATE(double, double)
