@@ -6,6 +6,8 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include <utility>
+
 #include "mistral_ext/ops/check_tensor.h"
 #include "mistral_ext/ops/cross_entropy.h"
 #include "mistral_ext/ops/linear.h"
@@ -128,7 +130,7 @@ TwoTensors linear_cross_entropy_logits_by(RowLosses* row_losses,
   if (!kept.all()) {
     auto padded = at::empty({hidden.size(0), vocab_size}, logits.options());
     padded.narrow(0, 0, kept.count()).copy_(logits);
-    logits = padded;
+    logits = std::move(padded);
   }
   return {losses.sum(), logits};
 }
