@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
+from with_trainer import trained
 
 import mistral_ext
 
@@ -157,6 +158,8 @@ def fsdp_generates(rank: int, world: int) -> list[int]:
 def every_case(rank: int, world: int) -> dict[str, Any]:
     """All of the above in one pair of processes: starting them is what takes time."""
     found: dict[str, Any] = {"generate": fsdp_generates(rank, world)}
+    for parts in (1, 2):
+        found[f"trainer {parts}"] = [trained(ours, world, parts) for ours in (True, False)]
     for name, case in CASES.items():
         found[name] = {
             "ours": run(case, True, rank, world),

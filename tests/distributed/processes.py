@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-TIMEOUT = 120.0  # seconds; a hang is an error, never a wait
+TIMEOUT = 300.0  # seconds, for a machine that is busy; a hang is an error, never a wait
 
 
 def run_processes(worker: Callable[..., Any], world: int, *arguments: Any) -> list[Any]:

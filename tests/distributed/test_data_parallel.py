@@ -8,6 +8,7 @@ from batches import everything, targets
 from cases import CASES, Case
 from helpers.models import small_model
 from processes import run_processes
+from with_trainer import trained
 
 # fp32 sums in another order, through three steps: over each process's rows, then over processes.
 RELATIVE = 1e-4
@@ -111,6 +112,17 @@ def test_the_shares_of_ragged_rows_differ_in_all_that_may_differ():
     assert first["input_ids"].shape[0] != second["input_ids"].shape[0]
     assert first["input_ids"].shape[1] != second["input_ids"].shape[1]
     assert targets(first) > 2 * targets(second)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_trainer_weights_ragged_shares_as_one_process_does(parts, found):
+    expected = trained(ours=False, world=1, accumulation=1)
+    for each in found:
+        ours, theirs = each[f"trainer {parts}"]
+        # Adam's steps have the size of the learning rate, also where a gradient is all rounding.
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=0)
+        torch.testing.assert_close(ours, expected, rtol=1e-3, atol=0)
+        assert ours[-1] < ours[0]
 
 
 def test_generates_while_sharded(found):
