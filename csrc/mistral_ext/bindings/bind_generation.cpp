@@ -74,6 +74,7 @@ void bind_generation(py::module_& m) {
                       bool output_scores,
                       bool output_logits) {
             std::vector<BiasedSequence> biased;
+            biased.reserve(sequence_bias.size());
             for (const auto& [token_ids, bias] : sequence_bias) biased.push_back({token_ids, bias});
             std::optional<ExponentialDecay> decay;
             if (exponential_decay_length_penalty) {

@@ -153,7 +153,7 @@ at::Tensor LogitsProcessor::warp(at::Tensor scores) const {
   return scores;
 }
 
-at::Tensor LogitsProcessor::finish(at::Tensor scores) const {
+at::Tensor LogitsProcessor::finish(const at::Tensor& scores) const {
   return config_.renormalize_logits ? at::log_softmax(scores, -1) : scores;
 }
 

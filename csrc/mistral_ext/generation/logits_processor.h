@@ -46,7 +46,7 @@ class LogitsProcessor {
   at::Tensor warp(at::Tensor scores) const;
 
   // What comes last, whether or not there is sampling.
-  at::Tensor finish(at::Tensor scores) const;
+  at::Tensor finish(const at::Tensor& scores) const;
 
  private:
   at::Tensor force(const at::Tensor& scores, const at::Tensor& token_ids) const;
