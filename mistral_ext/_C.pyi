@@ -1,9 +1,10 @@
 """The C++ side of mistral_ext."""
 
 from collections.abc import Callable, Sequence
+from os import PathLike
 from typing import Any
 
-from torch import Generator, Tensor, device
+from torch import Generator, Tensor, device, dtype
 
 version: str
 torch_version: str
@@ -188,6 +189,14 @@ def generate(
     on_overlength: Callable[[int], None] | None = None,
     config: GenerationConfig,
 ) -> GenerateOutput: ...
+def load_pretrained(
+    folder: str | PathLike[str],
+    *,
+    dtype: dtype | None = None,
+    device: device = ...,
+) -> MistralForCausalLM: ...
+def save_pretrained(model: MistralForCausalLM, folder: str | PathLike[str]) -> None: ...
+def load_generation_config(folder: str | PathLike[str]) -> GenerationConfig: ...
 
 class BeamSearchConfig:
     def __init__(

@@ -70,7 +70,7 @@ def _requirements_of_the_compilation() -> list[str]:
         requirements.append("cmake>=" + ".".join(map(str, MINIMUM_CMAKE)))
     if find_tool("ninja") is None:
         requirements.append("ninja")
-    # Headers that are compiled in; nobody needs them to run. CMake takes the system's where it has them.
+    # Headers that are compiled in: nobody needs them to run. CMake prefers the system's.
     requirements.append("nlohmann-json>=3.11")
     if installed_torch() is None:
         requirements.append(f"torch=={DEFAULT_TORCH}")

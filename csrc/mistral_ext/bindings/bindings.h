@@ -6,6 +6,7 @@ namespace mistral_ext::bindings {
 
 void bind_beam_search(pybind11::module_& m);
 void bind_config(pybind11::module_& m);
+void bind_checkpoint(pybind11::module_& m);
 void bind_cache(pybind11::module_& m);
 void bind_generation(pybind11::module_& m);
 void bind_model(pybind11::module_& m);

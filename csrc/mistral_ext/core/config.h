@@ -56,6 +56,10 @@ struct MistralConfig {
   // what it was.
   static MistralConfig from_map(const ConfigMap& map);
 
+  // The same as a config.json has it, in the newer rope schema. from_map gives this configuration
+  // again.
+  ConfigMap to_map() const;
+
   // Throws ValueError naming the first field whose value cannot work.
   void validate() const;
 };

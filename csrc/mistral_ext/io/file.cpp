@@ -15,6 +15,11 @@ namespace mistral_ext::io {
 
 std::string system_message(int error) { return std::generic_category().message(error); }
 
+bool is_there(const std::filesystem::path& path) {
+  std::error_code error;
+  return std::filesystem::exists(std::filesystem::symlink_status(path, error));
+}
+
 File::File(const std::filesystem::path& path)
     : label_("load: " + printable(path.native())),
       // Without O_NONBLOCK, opening a pipe would wait for its writer.

@@ -33,6 +33,9 @@ class File {
   int64_t size_ = 0;
 };
 
+// Whether there is something of that name, be it a link that leads nowhere: opening it says so.
+bool is_there(const std::filesystem::path& path);
+
 // The system's words for an errno.
 std::string system_message(int error);
 

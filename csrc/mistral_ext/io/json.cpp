@@ -117,10 +117,10 @@ C10_EXPORT void parse_json(std::string_view text, const std::string& label, Json
   json::sax_parse(text.begin(), text.end(), &adapter, json::input_format_t::json);
 }
 
-C10_EXPORT std::string to_json(const ConfigMap& map, const std::string& label) {
+C10_EXPORT std::string to_json(const ConfigMap& map, const std::string& label, bool indented) {
   const auto object = ToJson{label}(map);
   try {
-    return object.dump(2) + "\n";
+    return indented ? object.dump(2) + "\n" : object.dump();
   } catch (const json::exception&) {
     MISTRAL_EXT_CHECK(false, "{}: strings must be UTF-8, got other bytes", label);
   }

@@ -33,9 +33,9 @@ inline constexpr int kMostJsonDepth = 64;
 // kMostJsonDepth. Keys that repeat are the handler's to find.
 void parse_json(std::string_view text, const std::string& label, JsonEvents& events);
 
-// The text of an object, indented by two, keys sorted, numbers with as many digits as they need.
-// Throws ValueError, its message beginning with `label`, for a string that is no UTF-8 or a number
-// that is not finite.
-std::string to_json(const ConfigMap& map, const std::string& label);
+// The text of an object, keys sorted, numbers with as many digits as they need, indented by two or
+// on one line. Throws ValueError, its message beginning with `label`, for a string that is no UTF-8
+// or a number that is not finite.
+std::string to_json(const ConfigMap& map, const std::string& label, bool indented = true);
 
 }  // namespace mistral_ext::io

@@ -1,0 +1,46 @@
+#include <pybind11/stl.h>
+#include <pybind11/stl/filesystem.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include <memory>
+
+#include "mistral_ext/bindings/bindings.h"
+#include "mistral_ext/generation/load_generation_config.h"
+#include "mistral_ext/models/load_pretrained.h"
+#include "mistral_ext/models/save_pretrained.h"
+
+namespace py = pybind11;
+
+namespace mistral_ext::bindings {
+
+void bind_checkpoint(py::module_& m) {
+  m.def(
+      "load_pretrained",
+      [](const std::filesystem::path& folder,
+         std::optional<at::ScalarType> dtype,
+         const at::Device& device) {
+        const py::gil_scoped_release no_gil;
+        return models::load_pretrained(folder, {.dtype = dtype, .device = device});
+      },
+      py::arg("folder"),
+      py::kw_only(),
+      py::arg("dtype") = py::none(),
+      py::arg("device") = at::Device(at::kCPU),
+      "Loads a folder as C++ programs do. On the CPU, tensors that are stored as they are wanted\n"
+      "are mapped, not read. dtype=None: the configuration's, else the embedding's.");
+  m.def(
+      "save_pretrained",
+      [](const models::MistralForCausalLM& model, const std::filesystem::path& folder) {
+        const py::gil_scoped_release no_gil;
+        models::save_pretrained(model, folder);
+      },
+      py::arg("model"),
+      py::arg("folder"),
+      "Writes config.json and model.safetensors, whole or not at all.");
+  m.def("load_generation_config",
+        &generation::load_generation_config,
+        py::arg("folder"),
+        "The GenerationConfig of a model's folder.");
+}
+
+}  // namespace mistral_ext::bindings

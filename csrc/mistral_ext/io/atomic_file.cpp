@@ -1,0 +1,67 @@
+#include "mistral_ext/io/atomic_file.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <random>
+
+#include "mistral_ext/core/check.h"
+#include "mistral_ext/io/file.h"
+#include "mistral_ext/io/printable.h"
+
+namespace mistral_ext::io {
+
+AtomicFile::AtomicFile(const std::filesystem::path& path)
+    : path_(path), label_("save: " + printable(path.native())) {
+  std::random_device random;
+  do {
+    temporary_ =
+        path.parent_path() / fmt::format(".{}.{:08x}.tmp", path.filename().string(), random());
+    // Not mkstemp, whose files nobody else may read.
+    descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  } while (descriptor_ < 0 && errno == EEXIST);
+  if (descriptor_ < 0) {
+    temporary_.clear();
+    fail(errno);
+  }
+}
+
+AtomicFile::~AtomicFile() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+}
+
+void AtomicFile::fail(int error) const {
+  MISTRAL_EXT_CHECK(
+      false, "{}: must be a file that can be written, got \"{}\"", label_, system_message(error));
+  throw std::logic_error("unreachable");
+}
+
+void AtomicFile::write(const void* data, int64_t bytes) {
+  const auto* at = static_cast<const char*>(data);
+  while (bytes > 0) {
+    // Linux writes no more than this in one call.
+    const auto part = std::min<int64_t>(bytes, 0x7ffff000);
+    const auto written = ::write(descriptor_, at, static_cast<size_t>(part));
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) fail(errno);
+    at += written;
+    bytes -= written;
+  }
+}
+
+void AtomicFile::finish() {
+  if (::fsync(descriptor_) != 0) fail(errno);
+  const int closed = ::close(descriptor_);
+  descriptor_ = -1;
+  if (closed != 0) fail(errno);
+}
+
+void AtomicFile::commit() {
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail(errno);
+  temporary_.clear();
+}
+
+}  // namespace mistral_ext::io

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+namespace mistral_ext::io {
+
+// A file that appears under its name whole or not at all. It is written under a temporary name in
+// the same folder; commit puts it in the place of what was there. Where commit is not reached, the
+// temporary file is removed and the old one is as it was. Errors are ValueErrors that name the
+// file.
+class AtomicFile {
+ public:
+  explicit AtomicFile(const std::filesystem::path& path);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  // "save: <path>", what messages begin with.
+  const std::string& label() const { return label_; }
+
+  void write(const void* data, int64_t bytes);
+  // Brings what was written to the disk, so that a full one is noticed here.
+  void finish();
+  // Gives the file its name. After finish.
+  void commit();
+
+ private:
+  [[noreturn]] void fail(int error) const;
+
+  std::filesystem::path path_;
+  std::filesystem::path temporary_;
+  std::string label_;
+  int descriptor_ = -1;
+};
+
+}  // namespace mistral_ext::io

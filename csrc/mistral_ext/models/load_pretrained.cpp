@@ -1,0 +1,156 @@
+#include "mistral_ext/models/load_pretrained.h"
+
+#include <ATen/ops/equal.h>
+#include <c10/core/InferenceMode.h>
+
+#include <map>
+#include <set>
+#include <string>
+
+#include "mistral_ext/core/check.h"
+#include "mistral_ext/io/printable.h"
+#include "mistral_ext/models/checkpoint_folder.h"
+#include "mistral_ext/models/load.h"
+#include "mistral_ext/models/mistral_format.h"
+
+namespace mistral_ext::models {
+namespace {
+
+constexpr const char* kHead = "lm_head.weight";
+constexpr const char* kEmbedding = "model.embed_tokens.weight";
+
+class Loader {
+ public:
+  Loader(const CheckpointFolder& checkpoint, const LoadOptions& options)
+      : checkpoint_(checkpoint), device_(options.device), dtype_(choose_dtype(options)) {}
+
+  std::shared_ptr<MistralForCausalLM> load() {
+    // A configuration can ask for more layers than there is memory; a folder that has the last one
+    // has a file of their size.
+    const auto last = checkpoint_.config.num_hidden_layers - 1;
+    find(fmt::format("model.layers.{}.input_layernorm.weight", last));
+    auto model = make_model();
+    const auto modules = weighted_modules(*model);
+    const auto sources = find_sources(modules);
+    check_unexpected(sources);
+    io::StateDict state;
+    for (const auto& [name, source] : sources) state.emplace(name, read(name, source));
+    drop_equal_head(state);
+    load_parameters(*model, state);
+    return model;
+  }
+
+ private:
+  // What it says of the configuration, with the folder's name.
+  std::shared_ptr<MistralForCausalLM> make_model() const {
+    try {
+      return std::make_shared<MistralForCausalLM>(checkpoint_.config);
+    } catch (const c10::ValueError& error) {
+      MISTRAL_EXT_CHECK(false, "{}: {}", checkpoint_.label, error.what_without_backtrace());
+      throw;
+    }
+  }
+
+  std::string stored_name(const std::string& name) const {
+    return checkpoint_.is_mistral_format ? mistral_name(name) : name;
+  }
+
+  const io::TensorInfo& find(const std::string& name) const {
+    const auto* info = checkpoint_.tensors->find(stored_name(name));
+    MISTRAL_EXT_CHECK(info != nullptr, "{}: {} is missing", checkpoint_.label, stored_name(name));
+    return *info;
+  }
+
+  bool has(const std::string& name) const {
+    return checkpoint_.tensors->find(stored_name(name)) != nullptr;
+  }
+
+  at::ScalarType choose_dtype(const LoadOptions& options) const {
+    auto dtype = options.dtype ? options.dtype : checkpoint_.dtype;
+    if (!dtype) {
+      dtype = find(checkpoint_.config.tie_word_embeddings && !has(kEmbedding) ? kHead : kEmbedding)
+                  .dtype;
+    }
+    MISTRAL_EXT_CHECK(*dtype == at::kFloat || *dtype == at::kBFloat16 || *dtype == at::kHalf ||
+                          *dtype == at::kDouble,
+                      "{}: dtype must be float32, bfloat16, float16 or float64, got {}",
+                      checkpoint_.label,
+                      c10::toString(*dtype));
+    return *dtype;
+  }
+
+  // The stored tensor of each parameter; of the head and the embedding, where they are tied, those
+  // that are there.
+  std::map<std::string, std::string> find_sources(
+      const std::map<std::string, layers::WeightedModule*>& modules) const {
+    const bool tied = checkpoint_.config.tie_word_embeddings;
+    std::map<std::string, std::string> sources;
+    for (const auto& [name, module] : modules) {
+      if (tied && name == kHead && !has(name)) continue;
+      if (tied && name == kEmbedding && !has(name) && has(kHead)) {
+        sources.emplace(name, stored_name(kHead));
+        continue;
+      }
+      const auto& info = find(name);
+      MISTRAL_EXT_CHECK(at::IntArrayRef(info.shape) == module->shape(),
+                        "{}: {} must have shape {}, got {}",
+                        checkpoint_.label,
+                        stored_name(name),
+                        c10::str(module->shape()),
+                        c10::str(at::IntArrayRef(info.shape)));
+      MISTRAL_EXT_CHECK(at::isFloatingType(info.dtype),
+                        "{}: {} must be floating point, got {}",
+                        checkpoint_.label,
+                        stored_name(name),
+                        c10::toString(info.dtype));
+      sources.emplace(name, stored_name(name));
+    }
+    return sources;
+  }
+
+  void check_unexpected(const std::map<std::string, std::string>& sources) const {
+    std::set<std::string> used;
+    for (const auto& [name, source] : sources) used.insert(source);
+    for (const auto& name : checkpoint_.tensors->names()) {
+      // Older checkpoints hold what the configuration says again.
+      const bool is_derived = name.ends_with(".rotary_emb.inv_freq");
+      MISTRAL_EXT_CHECK(is_derived || used.contains(name),
+                        "{}: {} is not a parameter of this model",
+                        checkpoint_.label,
+                        io::printable(name));
+    }
+  }
+
+  at::Tensor read(const std::string& name, const std::string& source) const {
+    const auto stored = checkpoint_.tensors->find(source)->dtype;
+    if (checkpoint_.is_mistral_format && is_interleaved(name)) {
+      const auto weight = checkpoint_.tensors->converted(source, dtype_, device_);
+      return half_split_rows(weight, checkpoint_.config.head_dim);
+    }
+    if (device_.is_cpu() && stored == dtype_) return checkpoint_.tensors->tensor(source);
+    return checkpoint_.tensors->converted(source, dtype_, device_);
+  }
+
+  // Some writers store a tied head too. One that differs stays, as with Hugging Face.
+  void drop_equal_head(io::StateDict& state) const {
+    const auto head = state.find(kHead);
+    if (!checkpoint_.config.tie_word_embeddings || head == state.end()) return;
+    if (at::equal(head->second, state.at(kEmbedding))) state.erase(head);
+  }
+
+  const CheckpointFolder& checkpoint_;
+  at::Device device_;
+  at::ScalarType dtype_;
+};
+
+}  // namespace
+
+std::shared_ptr<MistralForCausalLM> load_pretrained(const std::filesystem::path& folder,
+                                                    const LoadOptions& options) {
+  // Of use to passes that record gradients, wherever it is asked for.
+  const c10::InferenceMode ordinary(false);
+  const auto checkpoint = open_checkpoint(folder);
+  return Loader(checkpoint, options).load();
+}
+
+}  // namespace mistral_ext::models

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+
+#include "mistral_ext/core/config.h"
+
+namespace mistral_ext::models {
+
+// Mistral's own checkpoints: params.json beside consolidated.safetensors.
+
+// The configuration that a params.json says. Throws ValueError naming a field that is missing or
+// cannot work, and for what the models here do not have (moe, vision_encoder, quantization, yarn,
+// ...).
+MistralConfig config_of_params(const ConfigMap& params);
+
+// The name there of a Hugging Face parameter: "layers.0.attention.wq.weight" for
+// "model.layers.0.self_attn.q_proj.weight". Empty for a name that has none.
+std::string mistral_name(const std::string& name);
+
+// Whether a parameter's rows lie in the order of interleaved rotary pairs there: those of q_proj
+// and k_proj.
+bool is_interleaved(const std::string& name);
+
+// Its rows in half-split order: element 2 i of a head goes to i, and 2 i + 1 to head_dim / 2 + i.
+at::Tensor half_split_rows(const at::Tensor& weight,  // [heads * head_dim, hidden_size]
+                           int64_t head_dim);
+
+}  // namespace mistral_ext::models

@@ -1,0 +1,204 @@
+"""Folders loaded and saved in C++, against transformers."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from helpers.models import CLASSES, CONFIGS, random_ids, small_config, small_model
+from safetensors.torch import load_file, save_file
+
+from mistral_ext import _C
+
+# Sums are made in another order than Hugging Face's; relative to the logits' scale.
+FP32_TOLERANCE = 1e-4
+
+
+def assert_same_logits(loaded, hf_model, tolerance: float = FP32_TOLERANCE) -> None:
+    ids = random_ids(2, 20).to(hf_model.device)
+    with torch.no_grad():
+        logits = loaded.forward(input_ids=ids)[0]
+        expected = hf_model(ids).logits
+    assert logits.dtype == expected.dtype
+    error = (logits - expected).abs().max() / expected.abs().max()
+    assert error <= tolerance, error
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_saved_model_loads_with_the_same_logits(name, tmp_path, device):
+    hf_model = small_model(name, device=device)
+    hf_model.save_pretrained(tmp_path)
+    assert_same_logits(_C.load_pretrained(tmp_path, device=device), hf_model)
+
+
+@pytest.mark.parametrize("name", ["gqa", "tied", "two_layer_types"])
+def test_a_model_in_several_files_loads(name, tmp_path):
+    hf_model = small_model(name)
+    hf_model.save_pretrained(tmp_path, max_shard_size="40KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    assert_same_logits(_C.load_pretrained(tmp_path), hf_model)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_every_weight_is_as_stored_or_as_transformers_converts_it(dtype, tmp_path):
+    hf_model = small_model(dtype=dtype)
+    hf_model.save_pretrained(tmp_path)
+    stored = _C.load_pretrained(tmp_path).state_dict()
+    converted = _C.load_pretrained(tmp_path, dtype=torch.float32).state_dict()
+    for key, parameter in hf_model.state_dict().items():
+        assert stored[key].dtype == dtype
+        assert torch.equal(stored[key], parameter)
+        assert torch.equal(converted[key], parameter.float())
+
+
+def test_fields_of_older_configurations_are_read(tmp_path):
+    hf_model = small_model()
+    hf_model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["rope_theta"] = config.pop("rope_parameters")["rope_theta"]
+    config["torch_dtype"] = config.pop("dtype")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert_same_logits(_C.load_pretrained(tmp_path), hf_model)
+
+
+def test_a_stored_head_that_differs_is_not_tied(tmp_path):
+    hf_model = small_model("tied")
+    hf_model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert "lm_head.weight" not in _C.load_pretrained(tmp_path).state_dict()
+    weights["lm_head.weight"] += 1
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    expected = transformers.MistralForCausalLM.from_pretrained(tmp_path)
+    assert_same_logits(_C.load_pretrained(tmp_path), expected)
+
+
+def interleaved(weight: torch.Tensor, head_dim: int) -> torch.Tensor:
+    """Rows of q_proj or k_proj as Mistral's own files have them: pairs beside each other."""
+    heads = weight.unflatten(0, (-1, head_dim))
+    pairs = torch.stack(heads.chunk(2, dim=1), dim=2)
+    return pairs.flatten(1, 2).flatten(0, 1).contiguous()
+
+
+def write_mistral_format(hf_model, folder: Path, sliding_window) -> None:
+    config = hf_model.config
+    params = {
+        "dim": config.hidden_size,
+        "n_layers": config.num_hidden_layers,
+        "head_dim": config.head_dim,
+        "hidden_dim": config.intermediate_size,
+        "n_heads": config.num_attention_heads,
+        "n_kv_heads": config.num_key_value_heads,
+        "norm_eps": config.rms_norm_eps,
+        "vocab_size": config.vocab_size,
+        "rope_theta": config.rope_parameters["rope_theta"],
+        "tied_embeddings": config.tie_word_embeddings,
+        "sliding_window": sliding_window,
+    }
+    (folder / "params.json").write_text(json.dumps(params))
+    names = {
+        "self_attn.q_proj": "attention.wq",
+        "self_attn.k_proj": "attention.wk",
+        "self_attn.v_proj": "attention.wv",
+        "self_attn.o_proj": "attention.wo",
+        "mlp.gate_proj": "feed_forward.w1",
+        "mlp.down_proj": "feed_forward.w2",
+        "mlp.up_proj": "feed_forward.w3",
+        "input_layernorm": "attention_norm",
+        "post_attention_layernorm": "ffn_norm",
+        "embed_tokens": "tok_embeddings",
+        "lm_head": "output",
+        "model.": "",
+    }
+    weights = {}
+    for key, parameter in hf_model.state_dict().items():
+        if key == "lm_head.weight" and config.tie_word_embeddings:
+            continue
+        turned = "q_proj" in key or "k_proj" in key
+        stored = interleaved(parameter, config.head_dim) if turned else parameter
+        for ours, theirs in names.items():
+            key = key.replace(ours, theirs)
+        weights[key] = stored
+    save_file(weights, folder / "consolidated.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "sliding_window"),
+    [
+        ("gqa", None),
+        ("head_dim", None),
+        ("window", 5),
+        ("tied", None),
+        ("two_layer_types", [6, None, 6]),
+    ],
+)
+def test_mistrals_own_format_gives_the_same_logits(name, sliding_window, tmp_path):
+    hf_model = small_model(name)
+    write_mistral_format(hf_model, tmp_path, sliding_window)
+    assert_same_logits(_C.load_pretrained(tmp_path), hf_model)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_is_saved_in_cpp_transformers_loads(name, tmp_path):
+    hf_model = small_model(name)
+    hf_model.save_pretrained(tmp_path / "theirs")
+    _C.save_pretrained(_C.load_pretrained(tmp_path / "theirs"), tmp_path / "ours")
+    again = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "ours", attn_implementation="eager"
+    )
+    assert type(again).__name__ == CLASSES[hf_model.config.model_type] + "ForCausalLM"
+    expected = hf_model.state_dict()
+    assert again.state_dict().keys() == expected.keys()
+    assert all(torch.equal(value, expected[key]) for key, value in again.state_dict().items())
+    ids = random_ids(2, 20)
+    with torch.no_grad():
+        assert torch.equal(again(ids).logits, hf_model(ids).logits)
+    assert_same_logits(_C.load_pretrained(tmp_path / "ours"), hf_model)
+
+
+def test_a_model_saves_over_the_file_it_is_mapped_from(tmp_path):
+    hf_model = small_model()
+    hf_model.save_pretrained(tmp_path)
+    loaded = _C.load_pretrained(tmp_path)
+    _C.save_pretrained(loaded, tmp_path)
+    assert_same_logits(loaded, hf_model)
+    assert_same_logits(_C.load_pretrained(tmp_path), hf_model)
+
+
+def test_updates_in_place_stay_out_of_the_file(tmp_path):
+    hf_model = small_model()
+    hf_model.save_pretrained(tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    for weight in _C.load_pretrained(tmp_path).state_dict().values():
+        weight.add_(1)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    assert_same_logits(_C.load_pretrained(tmp_path), hf_model)
+
+
+@pytest.mark.parametrize("field", ["moe", "vision_encoder", "quantization", "yarn"])
+def test_what_mistrals_format_says_of_other_models_is_refused(field, tmp_path):
+    write_mistral_format(small_model(), tmp_path, None)
+    params = json.loads((tmp_path / "params.json").read_text()) | {field: {}}
+    (tmp_path / "params.json").write_text(json.dumps(params))
+    with pytest.raises(ValueError, match=f"params.json: config: {field} must be absent"):
+        _C.load_pretrained(tmp_path)
+
+
+def test_generation_goes_as_the_folder_says(tmp_path):
+    hf_model = small_model()
+    hf_model.generation_config.update(eos_token_id=[2, 5, 17], max_new_tokens=30, min_new_tokens=3)
+    hf_model.save_pretrained(tmp_path)
+    ids = random_ids(2, 8)
+    config = _C.load_generation_config(tmp_path)
+    output = _C.generate(_C.load_pretrained(tmp_path), input_ids=ids, config=config)
+    expected = hf_model.generate(ids, do_sample=False, attention_mask=torch.ones_like(ids))
+    assert torch.equal(output.sequences, expected)
+
+
+def test_a_field_of_generation_that_has_no_meaning_here_is_refused(tmp_path):
+    small_config().save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"num_beams": 4}))
+    with pytest.raises(ValueError, match=r"generation_config.json: .*: num_beams must be off"):
+        _C.load_generation_config(tmp_path)
