@@ -4,6 +4,8 @@
 #include <ATen/ops/from_blob.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <vector>
 
 #include "mistral_ext/core/check.h"
 #include "mistral_ext/io/printable.h"
@@ -69,8 +71,12 @@ at::Tensor SafetensorsFile::converted(const std::string& name,
   const auto stored_dtype = stored.info.dtype == at::kBool ? at::kByte : stored.info.dtype;
   const auto element = static_cast<int64_t>(c10::elementSize(stored_dtype));
   const auto flat = result.view(-1);
-  const auto piece = at::empty({std::min(kPieceBytes / element, flat.numel())},
-                               at::TensorOptions().dtype(stored_dtype));
+  // Not an at::empty: glibc does not use aligned memory again, so that every tensor would leave a
+  // hole of a piece's size.
+  const int64_t piece_numel = std::min(kPieceBytes / element, flat.numel());
+  std::vector<std::max_align_t> memory(piece_numel * element / sizeof(std::max_align_t) + 1);
+  const auto piece =
+      at::from_blob(memory.data(), {piece_numel}, at::TensorOptions().dtype(stored_dtype));
   for (int64_t begin = 0; begin < flat.numel(); begin += piece.numel()) {
     const int64_t count = std::min(piece.numel(), flat.numel() - begin);
     const auto part = piece.narrow(0, 0, count);

@@ -122,13 +122,14 @@ class Loader {
   }
 
   at::Tensor read(const std::string& name, const std::string& source) const {
-    const auto stored = checkpoint_.tensors->find(source)->dtype;
+    const bool is_as_wanted =
+        device_.is_cpu() && checkpoint_.tensors->find(source)->dtype == dtype_;
+    auto weight = is_as_wanted ? checkpoint_.tensors->tensor(source)
+                               : checkpoint_.tensors->converted(source, dtype_, device_);
     if (checkpoint_.is_mistral_format && is_interleaved(name)) {
-      const auto weight = checkpoint_.tensors->converted(source, dtype_, device_);
-      return half_split_rows(weight, checkpoint_.config.head_dim);
+      half_split_rows_(weight, checkpoint_.config.head_dim);
     }
-    if (device_.is_cpu() && stored == dtype_) return checkpoint_.tensors->tensor(source);
-    return checkpoint_.tensors->converted(source, dtype_, device_);
+    return weight;
   }
 
   // Some writers store a tied head too. One that differs stays, as with Hugging Face.

@@ -1,5 +1,9 @@
 #include "mistral_ext/models/mistral_format.h"
 
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/index_select.h>
+
 #include <array>
 #include <utility>
 
@@ -122,11 +126,18 @@ bool is_interleaved(const std::string& name) {
   return name.ends_with(".q_proj.weight") || name.ends_with(".k_proj.weight");
 }
 
-at::Tensor half_split_rows(const at::Tensor& weight, int64_t head_dim) {
-  const int64_t heads = weight.size(0) / head_dim;
-  return weight.view({heads, head_dim / 2, 2, weight.size(1)})
-      .transpose(1, 2)
-      .reshape({weight.size(0), weight.size(1)});
+void half_split_rows_(at::Tensor& weight, int64_t head_dim) {
+  const auto rows = at::arange(head_dim, weight.options().dtype(at::kLong))
+                        .view({head_dim / 2, 2})
+                        .transpose(0, 1)
+                        .reshape(-1);
+  // Row by row: a copy of the transposed view goes element by element. And head by head, in one
+  // piece of memory: glibc would keep a hole for each tensor's worth of it.
+  auto turned = at::empty({head_dim, weight.size(1)}, weight.options());
+  for (const auto& head : weight.split(head_dim)) {
+    at::index_select_out(turned, head, 0, rows);
+    head.copy_(turned);
+  }
 }
 
 }  // namespace mistral_ext::models

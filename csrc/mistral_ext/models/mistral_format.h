@@ -23,8 +23,9 @@ std::string mistral_name(const std::string& name);
 // and k_proj.
 bool is_interleaved(const std::string& name);
 
-// Its rows in half-split order: element 2 i of a head goes to i, and 2 i + 1 to head_dim / 2 + i.
-at::Tensor half_split_rows(const at::Tensor& weight,  // [heads * head_dim, hidden_size]
-                           int64_t head_dim);
+// Puts its rows into half-split order, in place: element 2 i of a head goes to i, and 2 i + 1 to
+// head_dim / 2 + i.
+void half_split_rows_(at::Tensor& weight,  // [heads * head_dim, hidden_size]
+                      int64_t head_dim);
 
 }  // namespace mistral_ext::models
