@@ -306,7 +306,7 @@ def call_obstacle(
     elif past_key_values is not None and type(past_key_values) is not MistralCache:
         return f"past_key_values is a {type(past_key_values).__name__}"
     if _goes_beyond_tokens(attention_mask, input_ids, inputs_embeds, past_key_values):
-        return "attention_mask is longer than the tokens"
+        return "attention_mask is larger than the tokens"
     if isinstance(logits_to_keep, torch.Tensor):
         if logits_to_keep.dim() != 1 or not is_plain(logits_to_keep):
             return "logits_to_keep is no plain tensor of one dimension"
@@ -334,12 +334,12 @@ def _goes_beyond_tokens(
     inputs_embeds: torch.Tensor | None,
     cache: Any,
 ) -> bool:
-    """Whether a mask [batch, n] has columns for later tokens, which Hugging Face cuts off."""
+    """Whether a mask [rows, n] is for more rows or later tokens, which Hugging Face never reads."""
     tokens = input_ids if inputs_embeds is None else inputs_embeds
     if mask is None or mask.dim() != 2 or tokens is None or tokens.dim() < 2:
         return False
     past = 0 if cache is None else cache.get_seq_length()
-    return mask.shape[1] > past + tokens.shape[1]
+    return mask.shape[0] > tokens.shape[0] or mask.shape[1] > past + tokens.shape[1]
 
 
 def _unknown_argument(kwargs: dict[str, Any]) -> str:

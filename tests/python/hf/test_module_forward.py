@@ -94,7 +94,7 @@ def lora(*modules: str, **settings: Any) -> Callable[[nn.Module], None]:
         for name, parameter in model.named_parameters():
             if "lora_B" in name:  # zeros, which would hide the gradient of the other factor
                 with torch.no_grad():
-                    parameter.normal_(0, 0.1, generator=generator)
+                    parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
 
     return prepare
 

@@ -112,6 +112,7 @@ TAKEN = {
     "more logits than tokens": {"logits_to_keep": 100},
     "a mask of bool": {"attention_mask": torch.ones(2, 6).bool()},
     "a mask of halves": {"attention_mask": torch.full((2, 6), 0.5)},
+    "a mask of more rows": {"attention_mask": torch.tensor([[1, 1, 1, 1, 0, 0]] + [[1] * 6] * 2)},
     "no labels that count": {"labels": IDS * 0 - 100},
     "no items in the batch": {"labels": IDS, "num_items_in_batch": 0},
     "a share of items": {"labels": IDS, "num_items_in_batch": 2.5},
