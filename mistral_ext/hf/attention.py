@@ -47,6 +47,8 @@ def attention_forward(
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     is_causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     window = sliding_window or 0
+    if attention_mask is None and is_causal and _has_masks_for_sdpa(module):
+        key, value = _aligned_at_the_first(query.shape[2], key, value)
     dtype = autocast_dtype(query.device)
     if dtype is not None and query.dtype != torch.float64:
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
@@ -135,6 +137,22 @@ def _pads(attention_mask: torch.Tensor | None, first: int, length: int) -> bool:
         return True  # its values are not known
     seen = attention_mask[:, first : first + length]
     return seen.shape[1] < length or not bool(seen.all())
+
+
+def _has_masks_for_sdpa(module: torch.nn.Module) -> bool:
+    config = getattr(module, "config", None)
+    return getattr(config, "_attn_implementation", ATTENTION) == "sdpa"
+
+
+def _aligned_at_the_first(
+    seq: int, key: torch.Tensor, value: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The keys and values that the absence of a mask made for "sdpa" leaves to a causal rule.
+
+    torch then aligns the first query with the first key; transformers relies on it for the first
+    tokens in a static cache, behind which its empty places stand. One query sees every key.
+    """
+    return (key, value) if seq == 1 else (key[:, :, :seq], value[:, :, :seq])
 
 
 def _visible(seq: int, keys: int, window: int, device: torch.device) -> torch.Tensor:

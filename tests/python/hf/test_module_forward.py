@@ -349,6 +349,28 @@ def test_a_cache_of_transformers_own_is_filled_and_trained_through(kind, ids, de
     assert_equal_steps(found[1], found[0])
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "mistral_ext"])
+@pytest.mark.parametrize("window", [None, 3, 30])
+@pytest.mark.parametrize("weights", [False, True], ids=["", "output_attentions"])
+def test_the_first_tokens_see_no_empty_places_of_a_static_cache(
+    attention, window, weights, ids, device
+):
+    theirs, ours = prepared(nothing, "gqa", device, sliding_window=window)
+    theirs.set_attn_implementation("eager")
+    ours.set_attn_implementation(attention)
+    found = []
+    for each in (theirs, ours):
+        cache = transformers.StaticCache(config=each.config, max_cache_len=20)
+        parts = ids[:, :4], ids[:, 4:5], ids[:, 5:]
+        found.append(
+            [
+                each(part, past_key_values=cache, output_attentions=weights).logits.detach()
+                for part in parts
+            ]
+        )
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-4)
+
+
 def test_attention_dropout_with_the_same_seed_is_hugging_faces(ids, device):
     found = []
     for each in prepared(nothing, "gqa", device, attention="eager", attention_dropout=0.3):
