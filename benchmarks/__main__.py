@@ -18,6 +18,7 @@ from benchmarks import machine
 TOPICS = {
     "model": "benchmarks.model",
     "memory": "benchmarks.memory",
+    "loading": "benchmarks.loading",
     "generate": "benchmarks.generate",
     "training": "benchmarks.training",
     "attention": "benchmarks.ops.attention",

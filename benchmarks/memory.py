@@ -66,13 +66,13 @@ def peak_of(model: torch.nn.Module, work: Callable[[], object]) -> dict[str, int
     for parameter in model.parameters():
         parameter.sum()  # a mapped file enters memory when it is first read
     gc.collect()
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
     work()
-    return {"weights": weights, "before": before, "peak": _resident("VmHWM")}
+    return {"weights": weights, "before": before, "peak": resident("VmHWM")}
 
 
-def _resident(field: str) -> int:
+def resident(field: str) -> int:
     """VmRSS or VmHWM, its peak, in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field + ":"):

@@ -1,0 +1,91 @@
+"""A folder's way into memory, beside Hugging Face's and beside `cat` of the file, warm page cache.
+
+`python -m benchmarks.loading FOLDER DTYPE CONTESTANT` is one loading in a process of its own: it
+prints a JSON object.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from benchmarks import models
+from benchmarks.memory import in_a_process, resident
+from benchmarks.table import Table
+from mistral_ext import _C
+
+
+def run(quick: bool, seconds: float) -> list[dict[str, Any]]:
+    table = Table(
+        "ms to load and then to have touched every page, peak memory over the weights' own bytes; "
+        "cat: ms to read the file",
+        model="s",
+        dtype="s",
+        mistral_ext=".1f",
+        touched=".0f",
+        peak=".3f",
+        hugging_face=".1f",
+        hf_touched=".0f",
+        hf_peak=".3f",
+        cat=".0f",
+    )
+    for name in models.chosen(quick):
+        with tempfile.TemporaryDirectory() as folder:
+            models.MODELS[name](torch.bfloat16).save_pretrained(folder)
+            for dtype in ("bfloat16", "float32"):
+                table.add(model=name, dtype=dtype, **_row(folder, dtype, 1 if quick else 5))
+    return table.rows
+
+
+def _row(folder: str, dtype: str, rounds: int) -> dict[str, Any]:
+    found: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        found.setdefault("cat", []).append(_cat(folder))
+        for key, prefix in (("mistral_ext", ""), ("hugging_face", "hf_")):
+            one = in_a_process("benchmarks.loading", folder, dtype, key)
+            growth = one["peak"] - one["before"]
+            found.setdefault(key, []).append(one["load"])
+            found.setdefault(prefix + "touched", []).append(one["touched"])
+            found.setdefault(prefix + "peak", []).append(growth / one["weights"])
+    return {key: statistics.median(values) for key, values in found.items()} | {"all": found}
+
+
+def _cat(folder: str) -> float:
+    files = sorted(map(str, Path(folder).glob("*.safetensors")))
+    start = time.perf_counter()
+    subprocess.run(["cat", *files], stdout=subprocess.DEVNULL, check=True)
+    return (time.perf_counter() - start) * 1e3
+
+
+def _measure(folder: str, dtype: torch.dtype, contestant: str) -> dict[str, float]:
+    torch.zeros(8).bfloat16().float()  # what torch sets up on first use
+    _ = transformers.MistralForCausalLM  # imported on first use
+    before = resident("VmRSS")
+    start = time.perf_counter()
+    if contestant == "mistral_ext":
+        model = _C.load_pretrained(folder, dtype=dtype)
+    else:
+        model = transformers.MistralForCausalLM.from_pretrained(folder, dtype=dtype)
+    load = time.perf_counter() - start
+    weights = {w.data_ptr(): w for w in model.state_dict().values()}.values()  # a tied head once
+    for weight in weights:
+        weight.detach().view(-1)[:: 4096 // weight.element_size()].sum()
+    return {
+        "load": load * 1e3,
+        "touched": (time.perf_counter() - start) * 1e3,
+        "before": before,
+        "peak": resident("VmHWM"),
+        "weights": sum(weight.nbytes for weight in weights),
+    }
+
+
+if __name__ == "__main__":
+    folder, dtype, contestant = sys.argv[1:]
+    print(json.dumps(_measure(folder, getattr(torch, dtype), contestant)))
