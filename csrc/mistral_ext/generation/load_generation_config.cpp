@@ -39,8 +39,7 @@ void check_refused(const ConfigMap& map) {
   for (const auto& [name, off] : kRefused) {
     const auto found = map.find(name);
     if (found == map.end() || found->second.is_null()) continue;
-    const bool is_off =
-        off && ConfigReader(map, "generation_config").number(name) == std::optional(*off);
+    const bool is_off = off && ConfigReader(map, "generation_config").number(name) == off;
     MISTRAL_EXT_CHECK(is_off, "generation_config: {} must be off for generate, got it", name);
   }
 }

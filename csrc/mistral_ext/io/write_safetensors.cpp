@@ -20,8 +20,10 @@ using Entry = StateDict::value_type;
 std::vector<const Entry*> in_file_order(const StateDict& tensors) {
   std::vector<const Entry*> entries;
   for (const auto& entry : tensors) entries.push_back(&entry);
-  std::stable_sort(entries.begin(), entries.end(), [](const Entry* a, const Entry* b) {
-    return a->second.element_size() > b->second.element_size();
+  std::sort(entries.begin(), entries.end(), [](const Entry* a, const Entry* b) {
+    const auto a_bytes = a->second.element_size();
+    const auto b_bytes = b->second.element_size();
+    return a_bytes != b_bytes ? a_bytes > b_bytes : a->first < b->first;
   });
   return entries;
 }

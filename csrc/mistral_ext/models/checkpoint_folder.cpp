@@ -26,7 +26,7 @@ std::optional<at::ScalarType> read_dtype(const ConfigReader& config) {
        {"bfloat16", at::kBFloat16},
        {"float16", at::kHalf},
        {"float64", at::kDouble}}};
-  const std::string_view bare = name->starts_with("torch.") ? name->substr(6) : *name;
+  const std::string bare = name->starts_with("torch.") ? name->substr(6) : *name;
   for (const auto& [known, dtype] : kDtypes) {
     if (bare == known) return dtype;
   }

@@ -60,6 +60,9 @@ def test_fields_of_older_configurations_are_read(tmp_path):
     config["torch_dtype"] = config.pop("dtype")
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert_same_logits(_C.load_pretrained(tmp_path), hf_model)
+    config["torch_dtype"] = "torch.bfloat16"  # as str(dtype) is
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert _C.load_pretrained(tmp_path).state_dict()["model.norm.weight"].dtype == torch.bfloat16
 
 
 def test_a_stored_head_that_differs_is_not_tied(tmp_path):
