@@ -94,9 +94,15 @@ ModelOutputs MistralModel::forward(const ModelInputs& inputs) {
                                inputs.cache == nullptr ? nullptr : &inputs.cache->layer(i),
                                differentiable};
     auto* input = inputs.output_hidden_states ? &outputs.hidden_states[i] : nullptr;
-    if (differentiable && !inputs.checkpointed_layers.empty() && inputs.checkpointed_layers[i]) {
-      // One tensor between two such layers, not two: it is what they keep.
-      if (stream.pending.defined()) stream.sum = at::add(stream.pending, stream.sum);
+    const bool checkpointed =
+        differentiable && !inputs.checkpointed_layers.empty() && inputs.checkpointed_layers[i];
+    // One tensor between two checkpointed layers, not two: it is what they keep. And a hidden state
+    // that is shown has to lie on the way to all that follows, or its gradient would be a part.
+    const bool adds_first = checkpointed || (differentiable && input != nullptr);
+    if (adds_first && stream.pending.defined()) {
+      stream = {at::add(stream.pending, stream.sum), at::Tensor()};
+    }
+    if (checkpointed) {
       if (input != nullptr) *input = stream.sum;
       stream = {forward_checkpointed(*layers_[i], config_, stream.sum, context), at::Tensor()};
     } else {

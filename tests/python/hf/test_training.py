@@ -206,6 +206,18 @@ def test_embeddings_that_are_given_get_gradients(ids, device):
     assert_equal_steps(found[1], found[0])
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_every_hidden_state_gets_its_whole_gradient(checkpointing, ids, device):
+    found = []
+    for each in models("window", device):
+        if checkpointing:
+            each.train().gradient_checkpointing_enable({"use_reentrant": False})
+        output = each(ids, labels=labels_of(ids), output_hidden_states=True, use_cache=False)
+        gradients_of_states = torch.autograd.grad(output.loss, output.hidden_states)
+        found.append({f"state {i}": each for i, each in enumerate(gradients_of_states)})
+    assert_equal_steps(found[1], found[0])
+
+
 def test_enable_input_require_grads_is_honoured(ids, device):
     hf_model = small_model("gqa", device=device).requires_grad_(False)
     hf_model.enable_input_require_grads()
