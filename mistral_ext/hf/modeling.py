@@ -49,7 +49,7 @@ from mistral_ext.hf.native import (
 )
 from mistral_ext.hf.outputs import causal_lm_output, deferred_logits
 from mistral_ext.hf.path import PathReport, choose, choose_loop
-from mistral_ext.hf.tensors import kept_positions
+from mistral_ext.hf.tensors import kept_positions, records_gradients
 
 
 class NativeCausalLM(NativeModule):
@@ -134,7 +134,7 @@ class NativeCausalLM(NativeModule):
         if isinstance(keep, torch.Tensor):
             inputs["logits_to_keep"] = kept_positions(keep, tokens.shape[1])
         wanted = targets(self, tokens, keep, labels, **kwargs)
-        defers = wanted is not None and torch.is_grad_enabled()
+        defers = wanted is not None and records_gradients()
         hidden_states = output_hidden_states(self.config, kwargs)
         with native.running() as cpp_model, lent(cache, native.windows) as kv:
             logits, last_hidden_state, layers = cpp_model.forward(

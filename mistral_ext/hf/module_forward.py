@@ -17,7 +17,13 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from mistral_ext.hf.loss import Targets, targets
 from mistral_ext.hf.modules import is_watched
 from mistral_ext.hf.outputs import causal_lm_output, deferred_logits
-from mistral_ext.hf.tensors import autocast_dtype, is_plain, operators_apply, transform
+from mistral_ext.hf.tensors import (
+    autocast_dtype,
+    is_plain,
+    operators_apply,
+    records_gradients,
+    transform,
+)
 
 # What is done here in another way: a program that replaces one of them wants it to run.
 _FORWARDS = {
@@ -45,14 +51,14 @@ def module_forward(
     output = causal_lm.model(**inputs, use_cache=use_cache, **kwargs)
     hidden_states = output.last_hidden_state
     operands = None
-    if torch.is_grad_enabled():
+    if records_gradients():
         operands = _operands(hidden_states, causal_lm.lm_head.weight, wanted)
     if operands is not None:
         loss = wanted.of_hidden_states(*operands)
         logits = deferred_logits(*operands, is_copy=operands[1] is not causal_lm.lm_head.weight)
     else:
         logits = causal_lm.lm_head(hidden_states)
-        if not torch.is_grad_enabled() and _fits(logits, causal_lm.config.vocab_size, wanted):
+        if not records_gradients() and _fits(logits, causal_lm.config.vocab_size, wanted):
             loss = wanted.of_logits(logits)
         else:
             size = causal_lm.config.vocab_size
@@ -78,7 +84,7 @@ def _known_targets(
         return None
     if transform() or torch.jit.is_tracing():
         return None
-    if torch.is_grad_enabled() and not _is_plain_head(causal_lm.lm_head):
+    if records_gradients() and not _is_plain_head(causal_lm.lm_head):
         return None
     tokens = inputs["input_ids"] if inputs["inputs_embeds"] is None else inputs["inputs_embeds"]
     return targets(causal_lm, tokens, inputs["logits_to_keep"], labels, **kwargs)

@@ -28,28 +28,37 @@ class PendingLogits:
         """hidden_states: [batch, seq, hidden_size]; weight: [vocab_size, hidden_size]."""
         self._hidden_states = hidden_states
         self._weight = weight
-        self._state = _state(weight)
+        self._state = _state(hidden_states), _state(weight)
+        self._sample = _sample(weight)
+        # What an optimizer's step leaves: one of the first two, and the third.
         self._copy: Tensor | None = None
         self._logits: Tensor | None = None
+        self._sample_at_step: Tensor | None = None
         with self._lock:
             self._all.add(self)
 
     def compute(self) -> Tensor:
         """[batch, seq, vocab_size], with gradients as if the forward pass had made it."""
+        sample = self._sample_at_step
+        if sample is None and self._is_unchanged():
+            sample = _sample(self._weight)
+        hidden_changed = self._logits is None and _state(self._hidden_states) != self._state[0]
+        if sample is None or hidden_changed or not _equal(sample, self._sample):
+            raise RuntimeError(
+                "logits: lm_head.weight and the last hidden state must be unchanged since the"
+                " forward pass, got a modified one: read the output's logits before it is changed"
+            )
         if self._logits is not None:
             return self._logits
-        weight = self._weight if self._is_unchanged() else self._copy
-        if weight is None:
-            raise RuntimeError(
-                "logits: lm_head.weight must be unchanged since the forward pass, got a modified"
-                " one: read the output's logits before it is changed"
-            )
+        return self._product(self._weight if self._copy is None else self._copy)
+
+    def _product(self, weight: Tensor) -> Tensor:
         # As in the forward pass, wherever they are read; the operator itself minds no autocast.
         with torch.inference_mode(False), torch.enable_grad():
             return torch.ops.mistral_ext.linear(self._hidden_states, weight)
 
     def _is_unchanged(self) -> bool:
-        return self._state == _state(self._weight)
+        return self._state == (_state(self._hidden_states), _state(self._weight))
 
     @classmethod
     def keep_weights(cls, optimizer: torch.optim.Optimizer, *_: Any) -> None:
@@ -64,7 +73,7 @@ class PendingLogits:
         owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
         waiting: dict[int, list[PendingLogits]] = {}
         for pending in everything:
-            kept = pending._copy is not None or pending._logits is not None
+            kept = pending._sample_at_step is not None
             if id(pending._weight) in owned and not kept and pending._is_unchanged():
                 waiting.setdefault(id(pending._weight), []).append(pending)
         for outputs in waiting.values():
@@ -73,7 +82,8 @@ class PendingLogits:
             copy = weight.detach().clone() if rows >= weight.shape[1] else None
             for pending in outputs:
                 pending._copy = copy
-                pending._logits = pending.compute() if copy is None else None
+                pending._logits = pending._product(weight) if copy is None else None
+                pending._sample_at_step = _sample(weight)
 
 
 register_optimizer_step_pre_hook(PendingLogits.keep_weights)
@@ -101,9 +111,22 @@ def causal_lm_output(logits: "PendingLogits | Tensor", **entries: Any) -> Causal
     return (DeferredLogitsOutput if pending else CausalLMOutputWithPast)(logits=logits, **entries)
 
 
-def _state(weight: Tensor) -> tuple[int, int]:
-    """Differs once the values may differ."""
-    return weight._version, weight.data_ptr()
+def _state(tensor: Tensor) -> tuple[int, int]:
+    """Differs once the values may differ, unless they were written through `.data`."""
+    return tensor._version, tensor.data_ptr()
+
+
+def _sample(weight: Tensor) -> Tensor:
+    """The bytes of some values now: an update through `weight.data`, as of old steps, shows there.
+
+    One from each of many rows and columns; comparing them waits for the device, this does not.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        return weight.detach().diagonal().clone().view(torch.uint8)
+
+
+def _equal(sample: Tensor, other: Tensor) -> bool:
+    return sample.is_meta or torch.equal(sample, other)
 
 
 def _after_logits(name: str) -> Callable[..., Any]:
@@ -136,6 +159,9 @@ class DeferredLogitsOutput(CausalLMOutputWithPast):
     def logits(self, value: Tensor | PendingLogits | None) -> None:
         if isinstance(value, PendingLogits):
             self.__dict__["_pending"] = value
+        elif value is None and "_pending" in self.__dict__:
+            self._settle()  # by key it stays, as in every ModelOutput
+            self.logits = None
         elif value is not None:
             self.__dict__.pop("_pending", None)
             self.__class__ = CausalLMOutputWithPast

@@ -11,6 +11,11 @@ def is_plain(*tensors: torch.Tensor | None) -> bool:
     return all(tensor is None or type(tensor) in _PLAIN for tensor in tensors)
 
 
+def records_gradients() -> bool:
+    """Whether autograd records: inference mode excludes it, whatever is enabled inside."""
+    return torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+
+
 def transform() -> str:
     """The function transform that is active (functorch, forward-mode autograd), or "".
 

@@ -220,6 +220,53 @@ def test_a_head_changed_by_hand_is_an_error_and_no_wrong_logits(pair, ids):
         _ = output.logits
 
 
+@pytest.mark.parametrize("rows", [18, 64])  # a step keeps logits, or a copy of the head
+@pytest.mark.parametrize("steps", [False, True])
+def test_a_head_written_through_data_is_an_error_and_no_wrong_logits(rows, steps, pair, device):
+    model = pair[1]
+    ids = random_ids(1, rows).to(device)
+    output = model(ids, labels=ids)
+    output.loss.backward()
+    for parameter in model.parameters():
+        parameter.data -= 0.1 * parameter.grad
+    if steps:
+        torch.optim.SGD(model.parameters(), lr=0.1).step()
+    with pytest.raises(RuntimeError, match="must be unchanged since the forward"):
+        _ = output.logits
+
+
+def test_a_head_of_nans_is_no_changed_one(pair, ids):
+    model = pair[1]
+    model.lm_head.weight.data.fill_(float("nan"))
+    assert model(ids, labels=ids).logits.isnan().all()
+
+
+def test_changed_hidden_states_are_an_error_and_no_wrong_logits(pair, ids):
+    output = pair[1](ids, labels=ids, output_hidden_states=True)
+    with torch.no_grad():
+        output.hidden_states[-1].zero_()
+    with pytest.raises(RuntimeError, match="must be unchanged since the forward"):
+        _ = output.logits
+
+
+def test_logits_set_to_none_stay_among_the_entries(pair, ids):
+    outputs = [model(ids, labels=ids) for model in pair]
+    for output in outputs:
+        output.logits = None
+    assert outputs[0].logits is outputs[1].logits is None
+    assert_close_to_scale(outputs[1]["logits"], outputs[0]["logits"])
+
+
+@pytest.mark.parametrize("path", ["native", "module"])
+def test_grad_mode_inside_of_inference_mode_records_nothing(path, pair, ids):
+    with torch.inference_mode(), torch.enable_grad():
+        theirs = pair[0](ids, labels=ids)
+        with mistral_ext.use_path(path):
+            ours = pair[1](ids, labels=ids)
+    assert_close_to_scale(ours.logits, theirs.logits)
+    torch.testing.assert_close(ours.loss, theirs.loss)
+
+
 def test_nothing_is_kept_for_outputs_that_are_gone(pair, ids):
     from mistral_ext.hf.outputs import PendingLogits
 
