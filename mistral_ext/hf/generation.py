@@ -60,7 +60,8 @@ class LoopPlan:
         rows = torch.zeros(len(sequences), dtype=torch.bool, device=sequences.device)
         for criterion in self.criteria:
             rows = rows | criterion(sequences, None)
-        return rows
+        # Hugging Face's loop takes integers, too, and looks at their last bit.
+        return rows if rows.dtype == torch.bool else (rows & 1).bool()
 
     def overlength(self, length: int) -> None:
         """Gives Hugging Face's warning about sequences that are longer than the model's limit."""

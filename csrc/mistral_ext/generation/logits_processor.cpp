@@ -55,6 +55,14 @@ std::vector<BiasedSequence> forbidden(const GenerationConfig& config) {
   return sequences;
 }
 
+// Before which no sequence ends.
+int64_t least_length(const GenerationConfig& config, int64_t prompt_length) {
+  if (config.min_new_tokens <= 0) return config.min_length;
+  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+  return std::max(config.min_length,
+                  prompt_length + std::min(config.min_new_tokens, kMost - prompt_length));
+}
+
 std::vector<int64_t> forced_bos(const GenerationConfig& config) {
   if (!config.forced_bos_token_id) return {};
   return {*config.forced_bos_token_id};
@@ -72,9 +80,7 @@ at::Tensor penalise_repetition(const at::Tensor& scores,
 LogitsProcessor::LogitsProcessor(const GenerationConfig& config, const LoopExtent& extent)
     : config_(config),
       extent_(extent),
-      min_length_(
-          std::max(config.min_length,
-                   config.min_new_tokens > 0 ? extent.prompt_length + config.min_new_tokens : 0)),
+      min_length_(least_length(config, extent.prompt_length)),
       begin_index_(config.begin_index.value_or(extent.prompt_length)),
       sequence_bias_("sequence_bias", config.sequence_bias, extent.vocab_size, extent.device),
       bad_words_("bad_words_ids", forbidden(config), extent.vocab_size, extent.device),
@@ -97,9 +103,8 @@ at::Tensor LogitsProcessor::force(const at::Tensor& scores, const at::Tensor& to
 }
 
 // Of a score's magnitude, so that it grows whatever its sign.
-at::Tensor LogitsProcessor::favour_ends(const at::Tensor& scores, int64_t steps) const {
-  const double factor =
-      std::pow(config_.exponential_decay_length_penalty->factor, static_cast<double>(steps)) - 1.0;
+at::Tensor LogitsProcessor::favour_ends(const at::Tensor& scores, double steps) const {
+  const double factor = std::pow(config_.exponential_decay_length_penalty->factor, steps) - 1.0;
   MISTRAL_EXT_CHECK(std::isfinite(factor),
                     "generate: exponential_decay_length_penalty must keep its factor to the power "
                     "of the steps finite, got {} after {}",
@@ -127,9 +132,9 @@ at::Tensor LogitsProcessor::process(const at::Tensor& input_ids,
   }
   if (config_.remove_invalid_values) scores = at::nan_to_num(scores);
   if (config_.exponential_decay_length_penalty && eos_token_ids_.defined()) {
-    const int64_t steps =
-        length - extent_.prompt_length - config_.exponential_decay_length_penalty->start;
-    if (steps > 0) scores = favour_ends(scores, steps);
+    const auto steps = static_cast<double>(length - extent_.prompt_length) -
+                       static_cast<double>(config_.exponential_decay_length_penalty->start);
+    if (steps > 0.0) scores = favour_ends(scores, steps);
   }
   if (suppressed_.defined()) scores = suppress(scores, suppressed_);
   if (suppressed_at_begin_.defined() && length == begin_index_) {

@@ -50,7 +50,7 @@ class LogitsProcessor {
 
  private:
   at::Tensor force(const at::Tensor& scores, const at::Tensor& token_ids) const;
-  at::Tensor favour_ends(const at::Tensor& scores, int64_t steps) const;
+  at::Tensor favour_ends(const at::Tensor& scores, double steps) const;
 
   GenerationConfig config_;
   LoopExtent extent_;

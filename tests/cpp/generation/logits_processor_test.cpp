@@ -149,6 +149,19 @@ TEST(LogitsProcessor, FavoursTheEndsMoreAndMore) {
             std::string::npos);
 }
 
+TEST(LogitsProcessor, TakesTheFarthestBounds) {
+  GenerationConfig config;
+  config.eos_token_ids = {2};
+  config.min_new_tokens = std::numeric_limits<int64_t>::max();
+  EXPECT_EQ(forbidden(config, {1, 3, 4, 5}), (Tokens{2}));
+  config.min_new_tokens = 0;
+  config.exponential_decay_length_penalty =
+      ExponentialDecay{.start = std::numeric_limits<int64_t>::min(), .factor = 0.5};
+  const LogitsProcessor processor(config, kExtent);
+  const auto scores = processor.process({}, 4, torch::full({1, kVocabulary}, -4.0f));
+  EXPECT_EQ(scores[0][2].item<float>(), -8.0f);
+}
+
 TEST(LogitsProcessor, RemovesWhatIsNoNumberAndRenormalisesLast) {
   GenerationConfig config;
   config.remove_invalid_values = true;

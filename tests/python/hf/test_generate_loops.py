@@ -64,6 +64,7 @@ FORMS = {
     "tensor without dimensions": lambda ids, stop: torch.tensor(stop, device=ids.device),
     "one for all": lambda ids, stop: torch.tensor([stop], device=ids.device),
     "rows": lambda ids, stop: torch.full((len(ids),), stop, device=ids.device),
+    "integers": lambda ids, stop: torch.full((len(ids),), int(stop), device=ids.device),
 }
 
 
