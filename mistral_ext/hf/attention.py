@@ -47,6 +47,8 @@ def attention_forward(
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     is_causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     window = sliding_window or 0
+    # A window within reach is a mask in transformers, which is causal whatever the module says.
+    is_causal = is_causal or 0 < window <= key.shape[2]
     if attention_mask is None and is_causal and _has_masks_for_sdpa(module):
         key, value = _aligned_at_the_first(query.shape[2], key, value)
     dtype = autocast_dtype(query.device)

@@ -169,6 +169,18 @@ def test_a_layer_that_is_not_causal_sees_what_follows(model, hf_model, ids):
     assert_close_to_scale(model(ids).logits, hf_model(ids).logits)
 
 
+def test_a_layer_with_a_window_in_reach_is_causal_whatever_it_says(ids, device):
+    hf_model = small_model("window", device=device)
+    model = mistral_ext.from_hf(hf_model)
+    hf_model.set_attn_implementation("sdpa")
+    for each in (model, hf_model):
+        for layer in each.model.layers:
+            layer.self_attn.is_causal = False
+    long = ids.repeat(1, 4)
+    assert long.shape[1] > hf_model.config.sliding_window
+    assert_close_to_scale(model(long).logits, hf_model(long).logits)
+
+
 def halved(function):
     def forward(*args, **kwargs):
         output = function(*args, **kwargs)
