@@ -49,8 +49,14 @@ def attention_forward(
     window = sliding_window or 0
     # A window within reach is a mask in transformers, which is causal whatever the module says.
     is_causal = is_causal or 0 < window <= key.shape[2]
+    weights = kwargs.get("output_attentions")
     if attention_mask is None and is_causal and _has_masks_for_sdpa(module):
-        key, value = _aligned_at_the_first(query.shape[2], key, value)
+        if weights and 1 < query.shape[2] < key.shape[2]:  # they are asked for of every key
+            seq, keys = query.shape[2], key.shape[2]
+            attention_mask = _visible(seq, seq, window, query.device)
+            attention_mask = torch.nn.functional.pad(attention_mask, (0, keys - seq))
+        else:
+            key, value = _aligned_at_the_first(query.shape[2], key, value)
     dtype = autocast_dtype(query.device)
     if dtype is not None and query.dtype != torch.float64:
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
@@ -58,7 +64,6 @@ def attention_forward(
     # Our operator gives the mask no gradient.
     if attention_mask is not None and attention_mask.requires_grad and torch.is_grad_enabled():
         applies = False
-    weights = kwargs.get("output_attentions")
     if weights or dropout > 0.0 or not applies:
         if attention_mask is None and is_causal:
             attention_mask = _visible(query.shape[2], key.shape[2], window, query.device)
