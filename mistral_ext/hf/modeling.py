@@ -47,8 +47,9 @@ from mistral_ext.hf.native import (
     output_hidden_states,
     training_arguments,
 )
-from mistral_ext.hf.outputs import causal_lm_output, deferred_logits
+from mistral_ext.hf.outputs import causal_lm_output
 from mistral_ext.hf.path import PathReport, choose, choose_loop
+from mistral_ext.hf.pending_logits import deferred_logits
 from mistral_ext.hf.tensors import kept_positions, records_gradients
 
 
@@ -147,7 +148,7 @@ class NativeCausalLM(NativeModule):
         loss = None
         if defers:
             loss = wanted.of_hidden_states(last_hidden_state, self.lm_head.weight)
-            logits = deferred_logits(last_hidden_state, self.lm_head.weight)
+            logits = deferred_logits(loss, last_hidden_state, self.lm_head.weight)
         elif wanted is not None:
             loss = wanted.of_logits(logits)
         elif labels is not None:

@@ -16,7 +16,8 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from mistral_ext.hf.loss import Targets, targets
 from mistral_ext.hf.modules import is_watched
-from mistral_ext.hf.outputs import causal_lm_output, deferred_logits
+from mistral_ext.hf.outputs import causal_lm_output
+from mistral_ext.hf.pending_logits import deferred_logits
 from mistral_ext.hf.tensors import (
     autocast_dtype,
     is_plain,
@@ -55,7 +56,8 @@ def module_forward(
         operands = _operands(hidden_states, causal_lm.lm_head.weight, wanted)
     if operands is not None:
         loss = wanted.of_hidden_states(*operands)
-        logits = deferred_logits(*operands, is_copy=operands[1] is not causal_lm.lm_head.weight)
+        is_copy = operands[1] is not causal_lm.lm_head.weight
+        logits = deferred_logits(loss, *operands, is_copy=is_copy)
     else:
         logits = causal_lm.lm_head(hidden_states)
         if not records_gradients() and _fits(logits, causal_lm.config.vocab_size, wanted):

@@ -179,22 +179,40 @@ def test_logits_are_those_from_before_the_step(read, path, shape, pair, device):
     assert (model(ids).logits - expected).abs().max() > 1
 
 
-@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD])
+@pytest.mark.parametrize("when", ["backward", "AdamW", "SGD"])
 @pytest.mark.parametrize("rows", [(18,), (18, 18, 18), (63,), (64,), (18, 46), (1, 1)])
-def test_a_step_leaves_the_smaller_of_the_logits_and_one_copy(rows, optimizer, pair, device):
+def test_the_smaller_of_the_logits_and_one_copy_is_kept(rows, when, pair, device):
     model = pair[1]
     outputs = []
     for count in rows:
         ids = random_ids(1, count).to(device)
         outputs.append(model(ids, labels=ids))
-        outputs[-1].loss.backward()
     waiting = [output.__dict__["_pending"] for output in outputs]
-    optimizer(model.parameters(), lr=0.1).step()
+    if when == "backward":
+        sum(output.loss for output in outputs).backward()
+    else:
+        getattr(torch.optim, when)(model.parameters(), lr=0.1).step()
     as_logits = sum(rows) < model.config.hidden_size
     assert all((pending._logits is not None) == as_logits for pending in waiting)
     assert len({id(pending._copy) for pending in waiting}) == 1  # all None, or all the same
     assert (waiting[0]._copy is None) == as_logits
     assert all(is_pending(output) for output in outputs)
+
+
+def test_outputs_of_several_backward_passes_share_a_copy(pair, device):
+    model = pair[1]
+    ids = random_ids(2, 40).to(device)
+    outputs = []
+    for step in range(4):
+        outputs.append(model(ids, labels=ids))
+        outputs[-1].loss.backward()
+        if step == 1:
+            with torch.no_grad():
+                model.lm_head.weight.data.mul_(2)
+    copies = [output.__dict__["_pending"]._copy for output in outputs]
+    assert copies[0] is copies[1]
+    assert copies[2] is copies[3]
+    assert_close_to_scale(2 * copies[0], copies[2])
 
 
 def test_a_step_of_other_parameters_changes_nothing(pair, ids):
@@ -206,33 +224,77 @@ def test_a_step_of_other_parameters_changes_nothing(pair, ids):
     assert_close_to_scale(output.logits, expected)
 
 
-def test_a_head_changed_by_hand_is_an_error_and_no_wrong_logits(pair, ids):
-    model = pair[1]
-    output = model(ids, labels=ids)
-    output.loss.backward()
+def by_hand(model):
     with torch.no_grad():
         model.lm_head.weight.mul_(2)
-    with pytest.raises(RuntimeError, match="must be unchanged since the forward"):
-        _ = output.logits
-    output = model(ids, labels=ids)
+
+
+def through_data(model):
+    for parameter in model.parameters():
+        parameter.data -= 0.1 * (1 if parameter.grad is None else parameter.grad)
+
+
+def by_another(model):
     model.lm_head.weight.data = torch.zeros_like(model.lm_head.weight)
-    with pytest.raises(RuntimeError, match="must be unchanged since the forward"):
-        _ = output.logits
 
 
-@pytest.mark.parametrize("rows", [18, 64])  # a step keeps logits, or a copy of the head
+def by_lbfgs(model):
+    ids = random_ids(2, 9).to(model.device)
+
+    def closure():
+        loss = model(ids, labels=ids).loss
+        loss.backward()
+        return loss
+
+    torch.optim.LBFGS(model.parameters(), max_iter=2).step(closure)
+
+
+CHANGES = [by_hand, through_data, by_another]
+
+
+@pytest.mark.parametrize("change", [*CHANGES, by_lbfgs], ids=lambda change: change.__name__)
+@pytest.mark.parametrize("rows", [18, 64])  # what is kept is the logits, or a copy of the head
 @pytest.mark.parametrize("steps", [False, True])
-def test_a_head_written_through_data_is_an_error_and_no_wrong_logits(rows, steps, pair, device):
-    model = pair[1]
+def test_after_the_backward_pass_the_head_may_change(change, rows, steps, pair, device):
+    hf_model, model = pair
     ids = random_ids(1, rows).to(device)
+    expected = hf_model(ids).logits.detach()
     output = model(ids, labels=ids)
     output.loss.backward()
-    for parameter in model.parameters():
-        parameter.data -= 0.1 * parameter.grad
+    change(model)
     if steps:
         torch.optim.SGD(model.parameters(), lr=0.1).step()
-    with pytest.raises(RuntimeError, match="must be unchanged since the forward"):
-        _ = output.logits
+    assert is_pending(output)
+    assert_close_to_scale(output.logits, expected)
+    assert not torch.allclose(model(ids).logits, expected, atol=1e-2)
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_a_head_changed_before_is_an_error_and_no_wrong_logits(change, pair, ids):
+    model = pair[1]
+    output = model(ids, labels=ids)
+    change(model)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="must be unchanged since the forward"):
+            _ = output.logits
+        torch.optim.SGD(model.parameters(), lr=0.1).step()
+
+
+def test_outputs_made_while_an_optimizer_steps_have_their_logits(pair, ids):
+    model = pair[1]
+    outputs, expected = [], []
+
+    def closure():
+        model.zero_grad()
+        expected.append(model(ids).logits.detach())
+        outputs.append(model(ids, labels=ids))
+        outputs[-1].loss.backward()
+        return outputs[-1].loss
+
+    torch.optim.LBFGS(model.parameters(), max_iter=3).step(closure)
+    assert len(outputs) > 1
+    for output, logits in zip(outputs, expected, strict=True):
+        assert_close_to_scale(output.logits, logits)
 
 
 def test_a_head_of_nans_is_no_changed_one(pair, ids):
@@ -268,7 +330,7 @@ def test_grad_mode_inside_of_inference_mode_records_nothing(path, pair, ids):
 
 
 def test_nothing_is_kept_for_outputs_that_are_gone(pair, ids):
-    from mistral_ext.hf.outputs import PendingLogits
+    from mistral_ext.hf.pending_logits import PendingLogits
 
     loss = pair[1](ids, labels=ids).loss
     assert not PendingLogits._all
