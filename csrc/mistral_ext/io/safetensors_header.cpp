@@ -43,7 +43,7 @@ class HeaderReader : public JsonEvents {
     if (depth_ == kNames) {
       name_ = std::move(name);
       const bool is_new = name_ == kMetadata ? !std::exchange(has_metadata_, true)
-                                             : header_.tensors.find(name_) == header_.tensors.end();
+                                             : !header_.tensors.contains(name_);
       check(is_new, "must be given once, got it twice");
     } else {
       field_ = std::move(name);
