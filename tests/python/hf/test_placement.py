@@ -34,6 +34,34 @@ def test_a_device_map_of_one_device_stays_native(folder, device_map, ids):
     assert mistral_ext.path_report(model).generation.path == "native"
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are no two GPUs to map to")
+@pytest.mark.parametrize("kind", ["window", "tied"])
+def test_a_device_map_of_two_gpus_runs_modules(kind, tmp_path, ids):
+    small_model(kind).save_pretrained(tmp_path)
+    places = {"model.embed_tokens": 0, "model.rotary_emb": 0, "model.layers.0": 0}
+    places |= {"model.layers.1": 1, "model.layers.2": 1, "model.norm": 1}
+    places["lm_head"] = 0 if kind == "tied" else 1
+    theirs, ours = (
+        place.MistralForCausalLM.from_pretrained(tmp_path, device_map=places)
+        for place in (transformers, mistral_ext)
+    )
+    mask = torch.ones_like(ids)
+    mask[0, :4] = 0
+    call = {"attention_mask": mask.cuda(0)}
+    labels = ids.cuda(0).masked_fill(mask.cuda(0) == 0, -100)
+    found = [model(ids.cuda(0), **call, labels=labels) for model in (theirs, ours)]
+    assert_ran(ours, "module")
+    assert_close_to_scale(found[1].logits.cpu(), found[0].logits.cpu(), mask.bool())
+    torch.testing.assert_close(found[1].loss.cpu(), found[0].loss.cpu(), rtol=1e-4, atol=0)
+    tokens = [model.generate(ids.cuda(0), **call, **PLAIN) for model in (theirs, ours)]
+    assert torch.equal(*tokens)
+    for output in found:
+        output.loss.backward()
+    for (name, mine), reference in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        error = (mine.grad - reference.grad).norm()
+        assert error <= 1e-4 * reference.grad.norm(), name
+
+
 def test_a_layer_on_disk_is_loaded_by_its_hook(folder, tmp_path, ids):
     places = {"model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1": "disk"}
     places |= {"model.layers.2": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu"}
