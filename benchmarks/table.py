@@ -31,4 +31,4 @@ class Table:
         )
 
     def _width(self, name: str) -> int:
-        return max(len(name), 9) + 2
+        return max(len(name), 14 if self._columns[name] == "s" else 9) + 2
