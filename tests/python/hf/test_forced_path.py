@@ -3,24 +3,8 @@
 import pytest
 import torch
 from helpers.compare import assert_ran
-from helpers.models import random_ids, small_model
 
 import mistral_ext
-
-
-@pytest.fixture
-def hf_model(device):
-    return small_model(device=device)
-
-
-@pytest.fixture
-def model(hf_model):
-    return mistral_ext.from_hf(hf_model)
-
-
-@pytest.fixture
-def ids(device):
-    return random_ids(2, 9).to(device)
 
 
 def test_a_path_can_be_forced(model, ids, monkeypatch):

@@ -13,21 +13,6 @@ from transformers.models.mistral import modeling_mistral
 import mistral_ext
 
 
-@pytest.fixture
-def hf_model(device):
-    return small_model(device=device)
-
-
-@pytest.fixture
-def model(hf_model):
-    return mistral_ext.from_hf(hf_model)
-
-
-@pytest.fixture
-def ids(device):
-    return random_ids(2, 9).to(device)
-
-
 @pytest.mark.parametrize("where", ["", "model.layers.1", "model.layers.0.mlp.act_fn", "lm_head"])
 @pytest.mark.parametrize("kind", ["forward", "forward_pre", "full_backward"])
 def test_a_hook_runs_on_the_module_path_and_its_removal_leads_back(model, ids, where, kind):
