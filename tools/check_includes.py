@@ -16,7 +16,7 @@ FLOORS = [
     ["kernels"],
     ["ops"],
     ["parallel", "io", "cache"],
-    ["layers"],
+    ["tokenizers", "layers"],
     ["models"],
     ["generation"],
     ["bindings"],
