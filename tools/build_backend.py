@@ -72,6 +72,8 @@ def _requirements_of_the_compilation() -> list[str]:
         requirements.append("ninja")
     # Headers that are compiled in: nobody needs them to run. CMake prefers the system's.
     requirements.append("nlohmann-json>=3.11")
+    # CMake fetches the sources of PCRE2 with it.
+    requirements.append("pip")
     if installed_torch() is None:
         requirements.append(f"torch=={DEFAULT_TORCH}")
     return requirements

@@ -1,0 +1,179 @@
+#include "mistral_ext/tokenizers/regex.h"
+
+#include <c10/util/Exception.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+namespace mistral_ext::tokenizers {
+namespace {
+
+using std::string_literals::operator""s;
+
+constexpr auto kGpt2 =
+    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+constexpr auto kTekken =
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|)"
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|)"
+    R"(\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+
+std::vector<std::string> matches(const std::string& pattern,
+                                 std::string_view text,
+                                 RegexSyntax syntax = RegexSyntax::kOniguruma) {
+  std::vector<std::string> found;
+  for (const auto& span : Regex(pattern, syntax, "test").find_all(text)) {
+    found.emplace_back(text.substr(span.begin, span.end - span.begin));
+  }
+  return found;
+}
+
+using Strings = std::vector<std::string>;
+
+TEST(Regex, SplitsAsTokenizersDo) {
+  EXPECT_EQ(matches(kGpt2, "I'll pay  12,50 EUR \n"),
+            (Strings{"I", "'ll", " pay", " ", " 12", ",", "50", " EUR", " \n"}));
+  EXPECT_EQ(matches(kTekken, "HTTPServer 42\r\n\tÀÉz"),
+            (Strings{"HTTPServer", " ", "4", "2", "\r\n", "\tÀÉz"}));
+}
+
+TEST(Regex, SpaceIsUnicodesWhiteSpace) {
+  EXPECT_EQ(matches(R"(\s)", "a\u0085b\u00a0c\u3000d\u2028e\u180ef\u200bg\ufeff").size(), 4);
+  EXPECT_EQ(matches(R"([^\s]+)", "a\u00a0b\u180ec"), (Strings{"a", "b\u180ec"}));
+  EXPECT_EQ(matches(R"([\S]+)", "a\u00a0b\u180ec"), (Strings{"a", "b\u180ec"}));
+}
+
+TEST(Regex, WordsAreUnicodesAndDependOnWhosePatternItIs) {
+  EXPECT_EQ(matches(R"(\w+)", "क्षि_7 \u24d0"), (Strings{"क्षि_7", "\u24d0"}));
+  EXPECT_EQ(matches(R"(\w+)", "a\u200db"), (Strings{"a", "b"}));
+  EXPECT_EQ(matches(R"(\w+)", "a\u200db", RegexSyntax::kRust), (Strings{"a\u200db"}));
+  EXPECT_EQ(matches(R"(\bb\w*)", "ab b bc"), (Strings{"b", "bc"}));
+}
+
+TEST(Regex, CaseIsFoldedAsUnicodeDoes) {
+  EXPECT_EQ(matches("(?i:'s|'ll)", "'S 'lL '\u017f"), (Strings{"'S", "'lL", "'\u017f"}));
+}
+
+TEST(Regex, PropertiesAreCategoriesScriptsAndTheirNegations) {
+  EXPECT_EQ(matches(R"(\p{Han}+|\p{^L}|\PL|\pN)", "漢字\u30fc1a"), (Strings{"漢字", "1"}));
+}
+
+TEST(Regex, LinesEndAtNewlinesAlone) {
+  EXPECT_EQ(matches("^.", "a\rb\nc"), (Strings{"a", "c"}));
+  EXPECT_EQ(matches("^.", "a\nc", RegexSyntax::kRust), (Strings{"a"}));
+  EXPECT_EQ(matches(".$", "a\nc\n", RegexSyntax::kRust), Strings{});
+}
+
+TEST(Regex, EmptyMatchesMoveOnByACharacter) {
+  EXPECT_EQ(matches("é?", "éxé").size(), 2);
+  const auto spans = Regex("x*", RegexSyntax::kOniguruma, "test").find_all("éx");
+  EXPECT_EQ(spans, (std::vector<TextSpan>{{0, 0}, {2, 3}}));
+  EXPECT_EQ(matches("x*", ""), Strings{""});
+  EXPECT_EQ(matches("x", std::string_view()), Strings{});
+}
+
+TEST(Regex, LooksBehindTheMatchBefore) { EXPECT_EQ(matches("(?<=a)b|a", "ab b").size(), 2); }
+
+TEST(Regex, NulIsACharacter) { EXPECT_EQ(matches("a.b", "a\0b"s), (Strings{"a\0b"s})); }
+
+TEST(Regex, PatternsReadDifferentlyElsewhereAreRefused) {
+  for (const auto* pattern : {"(",
+                              "[a",
+                              "a\\",
+                              "(a)\\1",
+                              "(?<n>a)",
+                              "(*UTF)a",
+                              "[a[b]]",
+                              "[a&&b]",
+                              "\\h",
+                              "\\K",
+                              "\\X",
+                              "\\G",
+                              "a(?i)b",
+                              "(?R)",
+                              "(?(1)a)",
+                              "\\p{Nope}",
+                              "\\p{L",
+                              "\\p{}",
+                              "\\pé",
+                              "\\x{110000}",
+                              "\\xC3",
+                              "\\x",
+                              "\\u12",
+                              "a{2}+",
+                              "a{2}?",
+                              "[\\W]",
+                              "(?C1)",
+                              "\xff",
+                              "\\\xff",
+                              "a{70000}",
+                              "(?:(?:(?:a{1000}){1000}){1000}){1000}"}) {
+    EXPECT_THROW(Regex(pattern, RegexSyntax::kOniguruma, "test"), c10::ValueError) << pattern;
+  }
+  EXPECT_THROW(Regex(std::string(20000, 'a'), RegexSyntax::kRust, "test"), c10::ValueError);
+  EXPECT_THROW(Regex(std::string(1000, '(') + std::string(1000, ')'), RegexSyntax::kRust, "test"),
+               c10::ValueError);
+}
+
+TEST(Regex, BracesThatCountNothingAreThemselves) {
+  EXPECT_EQ(matches("a{x}|[{}]|}", "a{x}{}"), (Strings{"a{x}", "{", "}"}));
+  EXPECT_EQ(matches("a{,2}b", "aaab"), (Strings{"aab"}));
+  EXPECT_EQ(matches(R"(\p{N}{1,3}+)", "12345", RegexSyntax::kRust), (Strings{"123", "45"}));
+}
+
+TEST(Regex, LongRunsTakeWorkThatGrowsWithThem) {
+  for (const auto* pattern : {kGpt2, kTekken}) {
+    for (const std::string run : {"A", "a", " ", "\n", "漢", "!", "\u0301"}) {
+      std::string text;
+      while (text.size() < 1'000'000) text += run;
+      size_t end = 0;
+      for (const auto& span :
+           Regex(pattern, RegexSyntax::kOniguruma, "test").find_all(text + "x1")) {
+        ASSERT_EQ(span.begin, end);
+        end = span.end;
+      }
+      EXPECT_EQ(end, text.size() + 2);
+    }
+  }
+  EXPECT_EQ(matches("(?:ab|c)*", std::string(100'000, 'c')).size(), 1);
+}
+
+TEST(Regex, WorkBeyondThatIsAnError) {
+  const auto text = std::string(100'000, 'a') + "!";
+  for (const auto* pattern : {"(?:a+)+b|a", "a*a*b|a", "(?:a|a)*!!", "[ab]*[ac]*[ad]*x"}) {
+    EXPECT_THROW(Regex(pattern, RegexSyntax::kOniguruma, "test").find_all(text + "bx"),
+                 c10::ValueError)
+        << pattern;
+  }
+}
+
+TEST(Regex, TextThatIsNoUtf8IsRefusedWithItsByte) {
+  const Regex regex("a", RegexSyntax::kOniguruma, "test");
+  for (const auto& text : {"xyz\xff"s, "xyz\xed\xa0\x80"s, "xyz\xc0\x80"s, "xyz\xe2\x82"s}) {
+    try {
+      regex.find_all(text);
+      ADD_FAILURE() << "no error";
+    } catch (const c10::ValueError& error) {
+      EXPECT_NE(std::string(error.what()).find("at byte 3"), std::string::npos) << error.what();
+    }
+  }
+}
+
+TEST(Regex, ThreadsShareOne) {
+  const Regex regex(kGpt2, RegexSyntax::kOniguruma, "test");
+  std::string text;
+  for (int i = 0; i < 2000; ++i) text += " word" + std::to_string(i) + ",\n";
+  const auto expected = regex.find_all(text);
+  std::vector<int> same(4);
+  std::vector<std::thread> threads;
+  for (int& each : same) {
+    threads.emplace_back([&] { each = regex.find_all(text) == expected ? 1 : 0; });
+  }
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(same, std::vector<int>(4, 1));
+}
+
+}  // namespace
+}  // namespace mistral_ext::tokenizers
