@@ -1,11 +1,14 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "mistral_ext/tokenizers/text_stream.h"
 
 namespace mistral_ext::tokenizers {
 
@@ -27,8 +30,10 @@ class Tokenizer {
                                       const EncodeOptions& options = {}) const = 0;
 
   // UTF-8. Bytes that are no character become U+FFFD. Throws ValueError for an id out of range.
-  virtual std::string decode(std::span<const int64_t> ids,
-                             bool skip_special_tokens = false) const = 0;
+  virtual std::string decode(std::span<const int64_t> ids, bool skip_special_tokens = false) const;
+
+  // The same for ids that come one at a time.
+  virtual std::unique_ptr<TextStream> text_stream(bool skip_special_tokens = false) const = 0;
 
   // Ids are below it; there may be holes.
   virtual int64_t vocab_size() const = 0;

@@ -1,0 +1,66 @@
+# mistral_ext_sentencepiece: the part of SentencePiece that encodes (not its trainer), with the
+# protobuf-lite and the strings of abseil that lie beside it; static and hidden, so that a process that
+# has another copy of any of them keeps it. From the sources in the PyPI package sentencepiece, fetched
+# by pip into the build folder. 0.2.1 is the last release whose sources need nothing else.
+#
+# MISTRAL_EXT_SENTENCEPIECE_SOURCE names the package's archive where there is no index of packages to ask.
+set(MISTRAL_EXT_SENTENCEPIECE_SOURCE "" CACHE FILEPATH "sentencepiece-0.2.1.tar.gz of PyPI, where pip cannot fetch it")
+set(sentencepiece_hash 8138cec27c2f2282f4a34d9a016e3374cd40e5c6e9cb335063db66a0a3b71fad)
+set(sentencepiece_folder "${CMAKE_BINARY_DIR}/sentencepiece")
+set(sentencepiece_root "${sentencepiece_folder}/sentencepiece-0.2.1/sentencepiece")
+
+if(NOT EXISTS "${sentencepiece_root}/src/sentencepiece_processor.cc")
+  set(sentencepiece_archive "${MISTRAL_EXT_SENTENCEPIECE_SOURCE}")
+  if(NOT sentencepiece_archive AND Python_EXECUTABLE)
+    message(STATUS "Fetching the sources of SentencePiece from PyPI")
+    execute_process(COMMAND "${Python_EXECUTABLE}" -m pip download --quiet --no-deps --no-binary sentencepiece
+                            --dest "${sentencepiece_folder}" sentencepiece==0.2.1)
+    set(sentencepiece_archive "${sentencepiece_folder}/sentencepiece-0.2.1.tar.gz")
+  endif()
+  if(sentencepiece_archive AND EXISTS "${sentencepiece_archive}")
+    file(SHA256 "${sentencepiece_archive}" sentencepiece_found)
+    if(NOT sentencepiece_found STREQUAL sentencepiece_hash)
+      message(FATAL_ERROR "${sentencepiece_archive} is not PyPI's sentencepiece-0.2.1.tar.gz: its SHA-256 must be "
+                          "${sentencepiece_hash}, and is ${sentencepiece_found}.")
+    endif()
+    file(ARCHIVE_EXTRACT INPUT "${sentencepiece_archive}" DESTINATION "${sentencepiece_folder}"
+         PATTERNS "*/sentencepiece/src/*" "*/sentencepiece/third_party/*" "*/sentencepiece/VERSION.txt")
+  endif()
+endif()
+if(NOT EXISTS "${sentencepiece_root}/src/sentencepiece_processor.cc")
+  message(FATAL_ERROR "mistral_ext needs the sources of SentencePiece, which could not be fetched from PyPI: get "
+                      "them where there is an index of packages (pip download --no-deps --no-binary sentencepiece "
+                      "sentencepiece==0.2.1) and name the archive with "
+                      "-DMISTRAL_EXT_SENTENCEPIECE_SOURCE=<path>/sentencepiece-0.2.1.tar.gz.")
+endif()
+
+find_package(Threads REQUIRED)
+file(GENERATE OUTPUT "${sentencepiece_folder}/prepared/config.h"
+     CONTENT "#define VERSION \"0.2.1\"\n#define PACKAGE \"sentencepiece\"\n#define PACKAGE_STRING \"sentencepiece 0.2.1\"\n#define INSTALL_DATADIR \"\"\n")
+set(sentencepiece_files
+    src/bpe_model src/builtin_pb/sentencepiece.pb src/builtin_pb/sentencepiece_model.pb src/char_model src/error
+    src/filesystem src/model_factory src/model_interface src/normalizer src/sentencepiece_processor src/unigram_model
+    src/util src/word_model third_party/absl/flags/flag)
+foreach(file IN ITEMS arena arenastring bytestream coded_stream common extension_set generated_enum_util
+                      generated_message_table_driven_lite generated_message_util implicit_weak_message int128
+                      message_lite parse_context repeated_field status statusor stringpiece stringprintf
+                      structurally_valid strutil time wire_format_lite zero_copy_stream zero_copy_stream_impl
+                      zero_copy_stream_impl_lite)
+  list(APPEND sentencepiece_files "third_party/protobuf-lite/${file}")
+endforeach()
+list(TRANSFORM sentencepiece_files PREPEND "${sentencepiece_root}/")
+list(TRANSFORM sentencepiece_files APPEND ".cc")
+add_library(mistral_ext_sentencepiece STATIC ${sentencepiece_files})
+# SYSTEM PUBLIC: its headers are not ours to warn about.
+target_include_directories(
+  mistral_ext_sentencepiece SYSTEM
+  PUBLIC "${sentencepiece_root}/src" "${sentencepiece_root}/src/builtin_pb" "${sentencepiece_root}"
+         "${sentencepiece_root}/third_party" "${sentencepiece_root}/third_party/protobuf-lite"
+         "${sentencepiece_folder}/prepared")
+target_compile_definitions(mistral_ext_sentencepiece PUBLIC HAVE_PTHREAD=1 _USE_INTERNAL_STRING_VIEW)
+target_compile_options(mistral_ext_sentencepiece PRIVATE ${mistral_ext_prefix_maps} -w)
+if(MISTRAL_EXT_SANITIZE)
+  target_compile_options(mistral_ext_sentencepiece PRIVATE -fsanitize=address -fno-omit-frame-pointer -g -O1)
+endif()
+target_link_libraries(mistral_ext_sentencepiece PUBLIC Threads::Threads)
+set_target_properties(mistral_ext_sentencepiece PROPERTIES CXX_STANDARD 17 CXX_VISIBILITY_PRESET hidden)

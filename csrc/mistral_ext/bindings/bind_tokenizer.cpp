@@ -1,0 +1,91 @@
+// Tokenizers as the tests need them: no part of the public Python API.
+
+#include <pybind11/stl.h>
+#include <pybind11/stl/filesystem.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include <tuple>
+
+#include "mistral_ext/bindings/bindings.h"
+#include "mistral_ext/core/check.h"
+#include "mistral_ext/tokenizers/instruction_template.h"
+#include "mistral_ext/tokenizers/sentencepiece_tokenizer.h"
+#include "mistral_ext/tokenizers/tekken.h"
+
+namespace py = pybind11;
+
+namespace mistral_ext::bindings {
+
+using tokenizers::TextStream;
+using tokenizers::Tokenizer;
+
+namespace {
+
+tokenizers::Message::Role role(const std::string& name) {
+  using Role = tokenizers::Message::Role;
+  if (name == "system") return Role::kSystem;
+  if (name == "user") return Role::kUser;
+  if (name == "assistant") return Role::kAssistant;
+  MISTRAL_EXT_CHECK(name == "tool", "role must be system, user, assistant or tool, got {}", name);
+  return Role::kTool;
+}
+
+std::vector<int64_t> encode_conversation(
+    const Tokenizer& tokenizer,
+    const std::string& version,
+    const std::vector<std::tuple<std::string, std::string, bool>>& messages) {
+  const auto known = tokenizers::instruction_version(version);
+  MISTRAL_EXT_CHECK(known, "version must be v1, v2, v3, v7, v11 or v13, got {}", version);
+  std::vector<tokenizers::Message> list;
+  for (const auto& [name, content, prefix] : messages)
+    list.push_back({role(name), content, prefix});
+  return tokenizers::encode_conversation(tokenizer, *known, list);
+}
+
+}  // namespace
+
+void bind_tokenizer(py::module_& m) {
+  py::class_<Tokenizer>(m, "Tokenizer", "Text to token ids and back, of one model's file.")
+      .def(
+          "encode",
+          [](const Tokenizer& tokenizer,
+             const std::string& text,
+             bool add_special_tokens,
+             bool parse_special_tokens) {
+            const py::gil_scoped_release release;
+            return tokenizer.encode(text, {add_special_tokens, parse_special_tokens});
+          },
+          py::arg("text"),
+          py::arg("add_special_tokens") = true,
+          py::arg("parse_special_tokens") = true)
+      .def(
+          "decode",
+          [](const Tokenizer& tokenizer,
+             const std::vector<int64_t>& ids,
+             bool skip_special_tokens) { return tokenizer.decode(ids, skip_special_tokens); },
+          py::arg("ids"),
+          py::arg("skip_special_tokens") = false)
+      .def("text_stream",
+           &Tokenizer::text_stream,
+           py::arg("skip_special_tokens") = false,
+           py::keep_alive<0, 1>())
+      .def("token_to_id", &Tokenizer::token_to_id, py::arg("token"))
+      .def("id_to_token", &Tokenizer::id_to_token, py::arg("id"))
+      .def("is_special", &Tokenizer::is_special, py::arg("id"))
+      .def_property_readonly("vocab_size", &Tokenizer::vocab_size)
+      .def_property_readonly("bos_token_id", &Tokenizer::bos_token_id)
+      .def_property_readonly("eos_token_id", &Tokenizer::eos_token_id);
+  py::class_<TextStream>(m, "TextStream", "The text of ids that come one at a time.")
+      .def("put", &TextStream::put, py::arg("id"))
+      .def("finish", &TextStream::finish);
+  m.def("load_sentencepiece", &tokenizers::load_sentencepiece, py::arg("file"));
+  m.def("load_tekken", &tokenizers::load_tekken, py::arg("file"));
+  m.def("encode_conversation",
+        &encode_conversation,
+        py::arg("tokenizer"),
+        py::arg("version"),
+        py::arg("messages"),
+        "messages: (role, content, prefix) each.");
+}
+
+}  // namespace mistral_ext::bindings

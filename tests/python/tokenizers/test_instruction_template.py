@@ -1,0 +1,199 @@
+"""Conversations as token ids against mistral-common's MistralTokenizer."""
+
+import random
+
+import pytest
+from helpers.mistral_files import SENTENCEPIECE, TEKKEN
+from helpers.multilingual import ODD, multilingual_lines
+from mistral_common.exceptions import MistralCommonException
+from mistral_common.protocol.instruct.messages import (
+    AssistantMessage,
+    SystemMessage,
+    UserMessage,
+)
+from mistral_common.protocol.instruct.normalize import get_normalizer
+from mistral_common.protocol.instruct.request import ChatCompletionRequest
+from mistral_common.protocol.instruct.validator import ValidationMode, get_validator
+from mistral_common.tokens.tokenizers.base import TokenizerVersion
+from mistral_common.tokens.tokenizers.instruct import (
+    InstructTokenizerV3,
+    InstructTokenizerV7,
+    InstructTokenizerV11,
+    InstructTokenizerV13,
+)
+from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
+from mistral_common.tokens.tokenizers.tekken import Tekkenizer
+
+from mistral_ext import _C
+
+CASES = ["v1", "v2", "v3", "v7", "v3-tekken", "v7-tekken", "v11-tekken", "v13-tekken"]
+
+
+@pytest.fixture(scope="module")
+def tekken_file(tmp_path_factory):
+    """The file of v3 with the control tokens that v11 and v13 add, under their names."""
+    import json
+
+    data = json.loads(TEKKEN["v3"].read_text())
+    names = [token["token_str"] for token in Tekkenizer.DEPRECATED_SPECIAL_TOKENS]
+    names += ["[ARGS]", "[CALL_ID]", "[THINK]", "[/THINK]"]
+    data["special_tokens"] = [
+        {"rank": rank, "token_str": str(name), "is_control": True}
+        for rank, name in enumerate(names)
+    ]
+    data["config"]["version"] = "v13"
+    file = tmp_path_factory.mktemp("tekken") / "tekken.json"
+    file.write_text(json.dumps(data))
+    return file
+
+
+@pytest.fixture(scope="module")
+def tekken(tekken_file):
+    return _C.load_tekken(tekken_file), Tekkenizer.from_file(tekken_file)
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request, tekken):
+    """Our tokenizer, the version, and mistral-common's tokenizer of conversations."""
+    version, *kind = request.param.split("-")
+    if not kind:
+        oracle = MistralTokenizer.from_file(str(SENTENCEPIECE[version]))
+        return _C.load_sentencepiece(SENTENCEPIECE[version]), version, oracle
+    tokenizer, inner = tekken
+    encoder = {
+        "v3": InstructTokenizerV3,
+        "v7": InstructTokenizerV7,
+        "v11": InstructTokenizerV11,
+        "v13": InstructTokenizerV13,
+    }[version]
+    number = TokenizerVersion(version)
+    oracle = MistralTokenizer(
+        encoder(inner), get_validator(number, ValidationMode.test), get_normalizer(number)
+    )
+    return tokenizer, version, oracle
+
+
+def expected(oracle, messages):
+    made = []
+    for role, content, prefix in messages:
+        if role == "system":
+            made.append(SystemMessage(content=content))
+        elif role == "user":
+            made.append(UserMessage(content=content))
+        else:
+            made.append(AssistantMessage(content=content, prefix=prefix))
+    return oracle.encode_chat_completion(ChatCompletionRequest(messages=made)).tokens
+
+
+def conversation(source):
+    """Mostly an order that is taken, with texts of all scripts, spaces around them, and control
+    tokens written out."""
+    lines = multilingual_lines()
+    messages = []
+    for _ in range(source.randint(1, 7)):
+        role = source.choice(["system", "user", "user", "assistant"])
+        if source.random() < 0.7 and messages:
+            role = {"system": "user", "user": "assistant", "assistant": "user"}[messages[-1][0]]
+        text = source.choice(ODD) if source.random() < 0.3 else source.choice(lines)
+        text = source.choice(["", "", " ", "\n"]) + text + source.choice(["", "", "   ", " \n"])
+        messages.append((role, "" if source.random() < 0.04 else text, False))
+    role, text, _ = messages[-1]
+    if role == "assistant" and source.random() < 0.9:
+        messages[-1] = (role, text, True)
+    return messages
+
+
+def test_ids_are_mistral_commons(case):
+    tokenizer, version, oracle = case
+    source = random.Random(3)
+    taken = refused = 0
+    for _ in range(400):
+        messages = conversation(source)
+        try:
+            ids = expected(oracle, messages)
+        except MistralCommonException:
+            refused += 1
+            with pytest.raises(ValueError, match="encode_conversation: "):
+                _C.encode_conversation(tokenizer, version, messages)
+        else:
+            taken += 1
+            assert _C.encode_conversation(tokenizer, version, messages) == ids, messages
+    print(f"{version}: {taken} conversations with the same ids, {refused} that both refuse")
+    assert taken > 200
+    assert refused > 20
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [("user", "hi", False)],
+        [("system", "Be brief.", False)],
+        [("system", "Be brief.", False), ("user", "hi", False)],
+        [("system", "", False), ("user", "hi", False)],
+        [("system", "a", False), ("system", "", False), ("system", "b", False)],
+        [("user", "a", False), ("system", "b", False), ("user", "c", False)],
+        [("user", "", False), ("user", "", False), ("user", "c", False)],
+        [("system", "s", False), ("assistant", "a", False), ("user", "u", False)],
+        [("assistant", "a", False), ("user", "u", False)],
+        [("assistant", "a", False), ("assistant", "b  ", True)],
+        [("user", "u", False), ("assistant", "   ", True)],
+        [("user", "1", False), ("assistant", " 2 ", False), ("user", " 3 ", False)],
+        [("system", "s", False), ("user", "1", False), ("assistant", "2", False),
+         ("user", "3", False), ("assistant", "Sure: ", True)],
+        [("user", "u", False), ("system", "s", False)],
+    ],
+)  # fmt: skip
+def test_a_conversation_of_note_has_mistral_commons_ids(case, messages):
+    tokenizer, version, oracle = case
+    assert _C.encode_conversation(tokenizer, version, messages) == expected(oracle, messages)
+
+
+REFUSED = [
+    ([], "messages must not be empty"),
+    (
+        [("assistant", "a", True)],
+        "a single message must be a user's or the system's, got assistant",
+    ),
+    ([("user", "u", False), ("assistant", "a", False)], "the last message must be"),
+    ([("user", "u", False), ("assistant", "", True)], "an assistant's message must have content"),
+    (
+        [("user", "u", False), ("assistant", "a", True), ("user", "u", False)],
+        "prefix must be set on the last message only",
+    ),
+    (
+        [("user", "u", False), ("assistant", "a", False), ("system", "s", False)],
+        "message 2 must have a role that can follow assistant, got system",
+    ),
+]
+
+
+@pytest.mark.parametrize(("messages", "message"), REFUSED)
+def test_a_wrong_conversation_is_refused_as_by_mistral_common(case, messages, message):
+    tokenizer, version, oracle = case
+    with pytest.raises(MistralCommonException):
+        expected(oracle, messages)
+    with pytest.raises(ValueError, match=f"encode_conversation: {message}"):
+        _C.encode_conversation(tokenizer, version, messages)
+
+
+def test_a_tools_message_is_refused(case):
+    tokenizer, version, _ = case
+    messages = [("user", "u", False), ("assistant", "a", False), ("tool", "{}", False)]
+    with pytest.raises(ValueError, match="got a tool's: tools are not supported"):
+        _C.encode_conversation(tokenizer, version, messages)
+
+
+def test_what_a_user_writes_never_becomes_a_control_token(case):
+    tokenizer, version, _ = case
+    control = [tokenizer.id_to_token(i) for i in range(1000) if tokenizer.is_special(i)]
+    plain = _C.encode_conversation(tokenizer, version, [("user", "x", False)])
+    count = sum(map(tokenizer.is_special, plain))
+    for text in ("".join(control), " ".join(control[:20]), "</s><s>[INST][/INST]"):
+        ids = _C.encode_conversation(tokenizer, version, [("user", text, False)])
+        assert sum(map(tokenizer.is_special, ids)) == count
+
+
+def test_a_tokenizer_without_the_control_tokens_is_refused():
+    tokenizer = _C.load_sentencepiece(SENTENCEPIECE["v1"])
+    with pytest.raises(ValueError, match=r"the tokenizer must have the control token \[INST\]"):
+        _C.encode_conversation(tokenizer, "v3", [("user", "u", False)])

@@ -1,0 +1,115 @@
+"""The text of ids that come one at a time: what is decoded from all of them at once, in pieces that
+never end inside a character."""
+
+import random
+
+import pytest
+from helpers.mistral_files import SENTENCEPIECE, TEKKEN
+from helpers.multilingual import multilingual_lines
+from mistral_common.tokens.tokenizers.base import SpecialTokenPolicy
+from mistral_common.tokens.tokenizers.tekken import Tekkenizer
+from sentencepiece import SentencePieceProcessor
+
+from mistral_ext import _C
+
+
+def sentencepiece(version):
+    oracle = SentencePieceProcessor(model_file=str(SENTENCEPIECE[version]))
+    return _C.load_sentencepiece(SENTENCEPIECE[version]), oracle.decode
+
+
+def tekken():
+    oracle = Tekkenizer.from_file(TEKKEN["v3"])
+    return _C.load_tekken(TEKKEN["v3"]), oracle.decode
+
+
+@pytest.fixture(scope="module", params=["v1", "v3", "tekken"])
+def pair(request):
+    """A tokenizer, and the oracle's decode of all ids at once, special tokens left out."""
+    return tekken() if request.param == "tekken" else sentencepiece(request.param)
+
+
+def streamed(tokenizer, ids, skip_special_tokens):
+    stream = tokenizer.text_stream(skip_special_tokens)
+    # A str at all: half a character would be none.
+    return [*(stream.put(i) for i in ids), stream.finish()]
+
+
+def test_the_pieces_of_texts_are_the_text(pair):
+    tokenizer, _ = pair
+    for line in multilingual_lines()[::10]:
+        ids = tokenizer.encode(line, parse_special_tokens=False)
+        pieces = streamed(tokenizer, ids, skip_special_tokens=True)
+        # SentencePiece's mark for a space is a space wherever it stands.
+        assert "".join(pieces) in (line, line.replace("▁", " "))
+
+
+def random_ids(tokenizer, source):
+    """Any ids, with runs of single bytes and of special tokens: most are no text."""
+    bytes_of = range(3, 259) if tokenizer.vocab_size < 40_000 else range(1000, 1256)
+    if tokenizer.id_to_token(3) != "<0x00>" and tokenizer.vocab_size == 32_768:
+        bytes_of = range(771, 1027)
+    kinds = [bytes_of, bytes_of[128:], range(tokenizer.vocab_size), range(12)]
+    ids = []
+    for _ in range(source.randint(0, 6)):
+        kind = source.choice(kinds)
+        ids += [source.choice(kind) for _ in range(source.randint(1, 6))]
+    return ids
+
+
+def test_any_ids_give_what_the_oracle_decodes_from_all(pair):
+    tokenizer, decode = pair
+    source = random.Random(1)
+    replaced = 0
+    for _ in range(4000):
+        ids = random_ids(tokenizer, source)
+        expected = decode(ids)
+        assert "".join(streamed(tokenizer, ids, skip_special_tokens=True)) == expected, ids
+        assert tokenizer.decode(ids, skip_special_tokens=True) == expected, ids
+        assert "".join(streamed(tokenizer, ids, skip_special_tokens=False)) == tokenizer.decode(ids)
+        replaced += "\ufffd" in expected
+    assert replaced > 1000
+
+
+def test_tekkens_text_with_special_tokens_is_mistral_commons():
+    tokenizer, _ = tekken()
+    oracle = Tekkenizer.from_file(TEKKEN["v3"])
+    source = random.Random(2)
+    for _ in range(1000):
+        ids = random_ids(tokenizer, source)
+        assert tokenizer.decode(ids) == oracle.decode(ids, SpecialTokenPolicy.KEEP)
+
+
+def test_an_emoji_comes_whole(pair):
+    tokenizer, _ = pair
+    ids = tokenizer.encode("ok 🫠!", add_special_tokens=False)
+    pieces = [piece for piece in streamed(tokenizer, ids, skip_special_tokens=True) if piece]
+    assert any("🫠" in piece for piece in pieces)
+    assert "".join(pieces) == "ok 🫠!"
+    assert "\ufffd" not in "".join(pieces)
+
+
+def test_a_text_that_is_final_is_not_held_back(pair):
+    tokenizer, _ = pair
+    stream = tokenizer.text_stream()
+    ids = tokenizer.encode("The quick brown fox", add_special_tokens=False)
+    assert all(stream.put(i) for i in ids)
+    assert stream.finish() == ""
+
+
+def test_a_stream_begins_anew_after_its_end(pair):
+    tokenizer, _ = pair
+    stream = tokenizer.text_stream()
+    ids = tokenizer.encode("Hello", add_special_tokens=False)
+    texts = ["".join([*(stream.put(i) for i in ids), stream.finish()]) for _ in range(2)]
+    assert texts == ["Hello", "Hello"]
+
+
+def test_an_id_out_of_range_leaves_the_stream_as_it_was(pair):
+    tokenizer, _ = pair
+    stream = tokenizer.text_stream()
+    ids = tokenizer.encode("🫠", add_special_tokens=False)
+    text = "".join(stream.put(i) for i in ids[:-1])
+    with pytest.raises(ValueError, match="decode: id must be"):
+        stream.put(tokenizer.vocab_size)
+    assert text + stream.put(ids[-1]) + stream.finish() == "🫠"
