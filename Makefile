@@ -2,6 +2,7 @@
 # made sets up .venv with the pinned tools and libraries and builds; later ones build what changed.
 #   make demo    text from a real model through the C++ code, beside Hugging Face's
 #   make test    the C++ tests, then the Python tests
+#   make fuzz    the parsers of files under libFuzzer, a minute each
 #   make lint    formatting, clang-tidy on what changed, ruff, the include checker
 #   make bench   the benchmarks
 #   make paths   docs/paths.md, written anew by running what it lists
@@ -17,7 +18,7 @@ export PYTHONPATH := $(CURDIR)
 CONFIGURE = $(BIN)/cmake -S . -B $(BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(BIN)/ninja \
   -DPython_EXECUTABLE=$(BIN)/python -DMISTRAL_EXT_INPLACE=ON -DMISTRAL_EXT_WERROR=ON
 
-.PHONY: help setup build build-tests dev demo test test-cpp test-python lint bench paths notebooks wheel clean
+.PHONY: help setup build build-tests dev demo test test-cpp test-python fuzz lint bench paths notebooks wheel clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -55,6 +56,9 @@ test-cpp: build-tests
 test-python: build
 	$(BIN)/python -m pytest
 
+fuzz: setup
+	$(BIN)/python tools/fuzz.py
+
 lint: setup
 	$(BIN)/python tools/lint.py
 
@@ -71,4 +75,4 @@ wheel: setup
 	$(BIN)/python -m build --wheel --outdir dist
 
 clean:
-	rm -rf $(BUILD) build-lint build-asan dist *.egg-info
+	rm -rf $(BUILD) build-lint build-asan build-fuzz dist *.egg-info

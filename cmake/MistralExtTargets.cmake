@@ -16,6 +16,9 @@ function(mistral_ext_configure target)
                                              -fno-omit-frame-pointer -g -O1)
     target_link_options(${target} PUBLIC -fsanitize=address,undefined)
   endif()
+  if(MISTRAL_EXT_FUZZ)
+    target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link)
+  endif()
 endfunction()
 
 # The instruction-set levels of kernels/cpu, each with its flags. `plain` is whatever the compiler's default is.

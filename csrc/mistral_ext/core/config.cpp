@@ -95,9 +95,6 @@ std::vector<int64_t> read_windows(const ConfigReader& reader, const MistralConfi
   return windows;
 }
 
-// More than any model has, and few enough that a list of them is small.
-constexpr int64_t kMostLayers = 100'000;
-
 void check_positive(const char* name, int64_t value) {
   MISTRAL_EXT_CHECK(value > 0, "config: {} must be positive, got {}", name, value);
 }

@@ -30,6 +30,9 @@ struct RopeParameters {
 // The architecture of one checkpoint. Field names and defaults are Hugging Face's
 // MistralConfig / MinistralConfig / Ministral3Config.
 struct MistralConfig {
+  // More than any model has, and few enough that a list of them is small.
+  static constexpr int64_t kMostLayers = 10'000;
+
   std::string model_type = "mistral";  // mistral, ministral or ministral3
   int64_t vocab_size = 32000;
   int64_t hidden_size = 4096;

@@ -49,6 +49,7 @@ void read_window(const ConfigMap& params, int64_t layers, ConfigMap& config) {
                     layers,
                     list->size());
   ConfigList types;
+  types.reserve(layers);
   ConfigValue window = {nullptr};
   for (int64_t i = 0; i < layers; ++i) {
     const auto& entry = (*list)[i % std::ssize(*list)];
@@ -103,7 +104,7 @@ MistralConfig config_of_params(const ConfigMap& params) {
   config["tie_word_embeddings"] = {reader.boolean("tied_embeddings").value_or(false)};
   const int64_t layers = integer("num_hidden_layers", "n_layers");
   // from_map refuses other counts; no list is made for them before.
-  if (layers > 0 && layers <= 100'000) read_window(params, layers, config);
+  if (layers > 0 && layers <= MistralConfig::kMostLayers) read_window(params, layers, config);
   return MistralConfig::from_map(config);
 }
 

@@ -101,7 +101,7 @@ TEST(MistralConfig, NamesTheFieldThatCannotWork) {
   EXPECT_EQ(message_with("rope_parameters", {zero}),
             "config: rope_parameters: original_max_position_embeddings must be positive, got 0");
   EXPECT_EQ(message_with("num_hidden_layers", {int64_t{1} << 60}),
-            "config: num_hidden_layers must be at most 100000, got 1152921504606846976");
+            "config: num_hidden_layers must be at most 10000, got 1152921504606846976");
 }
 
 TEST(MistralConfig, AMissingThetaIsAnError) {
