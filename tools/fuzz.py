@@ -29,7 +29,7 @@ TARGETS = ROOT / "tests" / "fuzz"
 MOST_CORPUS_BYTES = 64 << 10
 # The sanitizers and torch take some 250 MB before the first input, and what was freed is kept for a
 # while to see uses of it. One allocation is bounded more tightly, and the targets bound the sum.
-LIMITS = ["-timeout=5", "-rss_limit_mb=1536", "-malloc_limit_mb=64"]
+LIMITS = ["-timeout=5", "-rss_limit_mb=1536", "-malloc_limit_mb=96"]
 
 PROBE = """
 #include <cstdint>
@@ -74,6 +74,7 @@ def build(clang: str) -> None:
     cmake = find_tool("cmake") or "cmake"
     configure = [cmake, "-S", str(ROOT), "-B", str(BUILD), "-G", "Ninja"]
     options = ["-DMISTRAL_EXT_FUZZ=ON", f"-DCMAKE_CXX_COMPILER={clang}"]
+    options += [f"-DCMAKE_C_COMPILER={clang.replace('++', '')}"]
     options += [f"-DPython_EXECUTABLE={sys.executable}"]
     if ninja := find_tool("ninja"):
         options.append(f"-DCMAKE_MAKE_PROGRAM={ninja}")
