@@ -1,7 +1,7 @@
-# mistral_ext_sentencepiece: the part of SentencePiece that encodes (not its trainer), with the
-# protobuf-lite and the strings of abseil that lie beside it; static and hidden, so that a process that
-# has another copy of any of them keeps it. From the sources in the PyPI package sentencepiece, fetched
-# by pip into the build folder. 0.2.1 is the last release whose sources need nothing else.
+# mistral_ext_sentencepiece: the part of SentencePiece that encodes by byte pairs, with the protobuf-lite
+# and the strings of abseil that lie beside it; static and hidden, so that a process that has another
+# copy of any of them keeps it. From the sources in the PyPI package sentencepiece, fetched by pip into
+# the build folder. 0.2.1 is the last release whose sources need nothing else.
 #
 # MISTRAL_EXT_SENTENCEPIECE_SOURCE names the package's archive where there is no index of packages to ask.
 set(MISTRAL_EXT_SENTENCEPIECE_SOURCE "" CACHE FILEPATH "sentencepiece-0.2.1.tar.gz of PyPI, where pip cannot fetch it")
@@ -9,7 +9,7 @@ set(sentencepiece_hash 8138cec27c2f2282f4a34d9a016e3374cd40e5c6e9cb335063db66a0a
 set(sentencepiece_folder "${CMAKE_BINARY_DIR}/sentencepiece")
 set(sentencepiece_root "${sentencepiece_folder}/sentencepiece-0.2.1/sentencepiece")
 
-if(NOT EXISTS "${sentencepiece_root}/src/sentencepiece_processor.cc")
+if(NOT EXISTS "${sentencepiece_root}/src/bpe_model.cc")
   set(sentencepiece_archive "${MISTRAL_EXT_SENTENCEPIECE_SOURCE}")
   if(NOT sentencepiece_archive AND Python_EXECUTABLE)
     message(STATUS "Fetching the sources of SentencePiece from PyPI")
@@ -27,7 +27,7 @@ if(NOT EXISTS "${sentencepiece_root}/src/sentencepiece_processor.cc")
          PATTERNS "*/sentencepiece/src/*" "*/sentencepiece/third_party/*" "*/sentencepiece/VERSION.txt")
   endif()
 endif()
-if(NOT EXISTS "${sentencepiece_root}/src/sentencepiece_processor.cc")
+if(NOT EXISTS "${sentencepiece_root}/src/bpe_model.cc")
   message(FATAL_ERROR "mistral_ext needs the sources of SentencePiece, which could not be fetched from PyPI: get "
                       "them where there is an index of packages (pip download --no-deps --no-binary sentencepiece "
                       "sentencepiece==0.2.1) and name the archive with "
@@ -38,9 +38,8 @@ find_package(Threads REQUIRED)
 file(GENERATE OUTPUT "${sentencepiece_folder}/prepared/config.h"
      CONTENT "#define VERSION \"0.2.1\"\n#define PACKAGE \"sentencepiece\"\n#define PACKAGE_STRING \"sentencepiece 0.2.1\"\n#define INSTALL_DATADIR \"\"\n")
 set(sentencepiece_files
-    src/bpe_model src/builtin_pb/sentencepiece.pb src/builtin_pb/sentencepiece_model.pb src/char_model src/error
-    src/filesystem src/model_factory src/model_interface src/normalizer src/sentencepiece_processor src/unigram_model
-    src/util src/word_model third_party/absl/flags/flag)
+    src/bpe_model src/builtin_pb/sentencepiece_model.pb src/error src/model_interface src/normalizer src/util
+    third_party/absl/flags/flag)
 foreach(file IN ITEMS arena arenastring bytestream coded_stream common extension_set generated_enum_util
                       generated_message_table_driven_lite generated_message_util implicit_weak_message int128
                       message_lite parse_context repeated_field status statusor stringpiece stringprintf

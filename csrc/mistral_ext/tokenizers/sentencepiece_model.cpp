@@ -1,7 +1,8 @@
 #include "mistral_ext/tokenizers/sentencepiece_model.h"
 
+#include <bpe_model.h>
+#include <normalizer.h>
 #include <sentencepiece_model.pb.h>
-#include <sentencepiece_processor.h>
 
 #include <cmath>
 #include <exception>
@@ -25,6 +26,9 @@ constexpr int64_t kMostPieces = 1 << 20;
 constexpr int64_t kMostOtherBytes = 1 << 20;
 // The library walks pieces by recursion.
 constexpr size_t kLongestPiece = 1024;
+// It looks at 64 user-defined pieces that begin at one place, and reads beyond them where there are
+// more.
+constexpr size_t kLongestUserDefined = 64;
 // The library counts in int.
 constexpr size_t kLongestText = size_t{1} << 29;
 constexpr char kUnknownSurface[] = " \xE2\x81\x87 ";
@@ -59,6 +63,12 @@ void check_piece(const Piece& piece, int id, const std::string& label) {
                     id,
                     kLongestPiece,
                     text.size());
+  MISTRAL_EXT_CHECK(piece.type() != Piece::USER_DEFINED || text.size() <= kLongestUserDefined,
+                    "{}: piece {}, user-defined, must have at most {} bytes, got {}",
+                    label,
+                    id,
+                    kLongestUserDefined,
+                    text.size());
   MISTRAL_EXT_CHECK(first_invalid_utf8(text) == text.size() && text.find('\0') == std::string::npos,
                     "{}: piece {} must be UTF-8 without zero bytes, got {}",
                     label,
@@ -88,12 +98,27 @@ void check_model(const ModelProto& model, const std::string& label) {
 
 }  // namespace
 
+// The parts that its SentencePieceProcessor puts together. That one makes a message of protobuf for
+// each text, with the piece and the place of each id, which takes longer than finding them.
 struct SentencePieceModel::Library {
-  ::sentencepiece::SentencePieceProcessor processor;
+  explicit Library(std::unique_ptr<ModelProto> model)
+      : proto(std::move(model)),
+        bpe(*proto),
+        normalizer(proto->normalizer_spec(), proto->trainer_spec()) {
+    normalizer.SetPrefixMatcher(bpe.prefix_matcher());
+  }
+
+  std::optional<int64_t> control_piece(const std::string& name) const {
+    const auto id = bpe.PieceToId(name);
+    return id >= 0 && bpe.IsControl(id) ? std::optional<int64_t>(id) : std::nullopt;
+  }
+
+  std::unique_ptr<ModelProto> proto;
+  ::sentencepiece::bpe::Model bpe;
+  ::sentencepiece::normalizer::Normalizer normalizer;
 };
 
-SentencePieceModel::SentencePieceModel(std::string_view bytes, const std::string& label)
-    : library_(std::make_unique<Library>()) {
+SentencePieceModel::SentencePieceModel(std::string_view bytes, const std::string& label) {
   check_protobuf_outline(bytes, label, {1, kMostPieces, kMostOtherBytes});
   auto model = std::make_unique<ModelProto>();
   MISTRAL_EXT_CHECK(model->ParseFromArray(bytes.data(), static_cast<int>(bytes.size())),
@@ -128,21 +153,24 @@ SentencePieceModel::SentencePieceModel(std::string_view bytes, const std::string
   const auto& normalizer = model->normalizer_spec();
   drops_leading_spaces_ = normalizer.remove_extra_whitespaces();
   drops_first_space_ = normalizer.add_dummy_prefix() || drops_leading_spaces_;
-  ::sentencepiece::util::Status status;
   try {
-    status = library_->processor.Load(std::move(model));
+    library_ = std::make_unique<Library>(std::move(model));
   } catch (const std::exception& error) {
     MISTRAL_EXT_CHECK(
         false, "{}: must be a model that SentencePiece loads: {}", label, error.what());
   }
-  MISTRAL_EXT_CHECK(status.ok(),
-                    "{}: must be a model that SentencePiece loads: {}",
-                    label,
-                    io::printable(status.message()));
-  const auto bos = library_->processor.bos_id();
-  const auto eos = library_->processor.eos_id();
-  if (bos >= 0) bos_ = bos;
-  if (eos >= 0) eos_ = eos;
+  for (const auto& status : {library_->bpe.status(), library_->normalizer.status()}) {
+    MISTRAL_EXT_CHECK(status.ok(),
+                      "{}: must be a model that SentencePiece loads: {}",
+                      label,
+                      io::printable(status.message()));
+  }
+  byte_fallback_ = library_->bpe.ByteFallbackEnabled();
+  for (int byte = 0; byte_fallback_ && byte < 256; ++byte) {
+    byte_ids_[byte] = library_->bpe.PieceToId(::sentencepiece::ByteToPiece(byte));
+  }
+  bos_ = library_->control_piece(library_->proto->trainer_spec().bos_piece());
+  eos_ = library_->control_piece(library_->proto->trainer_spec().eos_piece());
 }
 
 SentencePieceModel::~SentencePieceModel() = default;
@@ -152,10 +180,20 @@ void SentencePieceModel::encode(std::string_view text, std::vector<int64_t>& ids
                     "encode: text must have at most {} bytes, got {}",
                     kLongestText,
                     text.size());
-  std::vector<int> found;
-  const auto status = library_->processor.Encode({text.data(), text.size()}, &found);
+  std::string normalized;
+  std::vector<size_t> places;
+  const auto status = library_->normalizer.Normalize(text, &normalized, &places);
   TORCH_INTERNAL_ASSERT(status.ok(), status.ToString());
-  ids.insert(ids.end(), found.begin(), found.end());
+  bool after_unknown = false;
+  for (const auto& [piece, id] : library_->bpe.Encode(normalized)) {
+    const bool unknown = pieces_[id].kind == SentencePiece::Kind::kUnknown;
+    if (unknown && byte_fallback_) {
+      for (const char byte : piece) ids.push_back(byte_ids_[static_cast<unsigned char>(byte)]);
+    } else if (!unknown || !after_unknown) {
+      ids.push_back(id);  // unknown characters in a row are one token
+    }
+    after_unknown = unknown;
+  }
 }
 
 }  // namespace mistral_ext::tokenizers

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -45,6 +46,8 @@ class SentencePieceModel {
   std::string unknown_surface_;
   bool drops_first_space_ = false;
   bool drops_leading_spaces_ = false;
+  bool byte_fallback_ = false;
+  std::array<int64_t, 256> byte_ids_{};
   std::optional<int64_t> bos_;
   std::optional<int64_t> eos_;
 };

@@ -88,6 +88,8 @@ TEST(SentencePiece, AModelThatIsNoneOfMistralsIsRefused) {
       {small_model(piece("<0x41>")), "piece 264 must be there once"},
       {small_model(piece("")), "piece 264 must have 1 to 1024 bytes, got 0"},
       {small_model(piece(long_piece)), "piece 264 must have 1 to 1024 bytes, got 1025"},
+      {small_model(piece(std::string(65, 'x'), kUserDefined)),
+       "user-defined, must have at most 64"},
       {small_model(piece("\xC3")), "piece 264 must be UTF-8 without zero bytes, got \\xC3"},
       {small_model(piece(std::string("x\0y", 3))), "piece 264 must be UTF-8 without zero bytes"},
       {small_model(piece("x", kUnused)), "piece 264 must be of type normal"},
