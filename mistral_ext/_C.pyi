@@ -196,6 +196,21 @@ def load_pretrained(
     device: device = ...,
 ) -> MistralForCausalLM: ...
 def save_pretrained(model: MistralForCausalLM, folder: str | PathLike[str]) -> None: ...
+def load_prepacked(
+    folder: str | PathLike[str],
+    *,
+    device: device = ...,
+    verify: bool = False,
+) -> MistralForCausalLM: ...
+def read_prepacked(
+    folder: str | PathLike[str],
+    *,
+    device: device = ...,
+    verify: bool = False,
+) -> tuple[str, dict[str, Tensor]]: ...
+def save_prepacked(
+    config: str, tensors: dict[str, Tensor], folder: str | PathLike[str]
+) -> None: ...
 def load_generation_config(folder: str | PathLike[str]) -> GenerationConfig: ...
 
 class BeamSearchConfig:

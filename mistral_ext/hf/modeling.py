@@ -50,10 +50,11 @@ from mistral_ext.hf.native import (
 from mistral_ext.hf.outputs import causal_lm_output
 from mistral_ext.hf.path import PathReport, choose, choose_loop
 from mistral_ext.hf.pending_logits import deferred_logits
+from mistral_ext.hf.prepacked import Prepacked
 from mistral_ext.hf.tensors import kept_positions, records_gradients
 
 
-class NativeCausalLM(NativeModule):
+class NativeCausalLM(Prepacked, NativeModule):
     """What our classes add to Hugging Face's: forward and generate in C++.
 
     Parameters, configuration, loading, saving, tying and everything else are inherited. Attention

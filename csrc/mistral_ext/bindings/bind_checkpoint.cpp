@@ -6,7 +6,9 @@
 
 #include "mistral_ext/bindings/bindings.h"
 #include "mistral_ext/generation/load_generation_config.h"
+#include "mistral_ext/io/config_file.h"
 #include "mistral_ext/models/load_pretrained.h"
+#include "mistral_ext/models/prepacked.h"
 #include "mistral_ext/models/save_pretrained.h"
 
 namespace py = pybind11;
@@ -37,6 +39,41 @@ void bind_checkpoint(py::module_& m) {
       py::arg("model"),
       py::arg("folder"),
       "Writes config.json and model.safetensors, whole or not at all.");
+  m.def(
+      "load_prepacked",
+      [](const std::filesystem::path& folder, const at::Device& device, bool verify) {
+        const py::gil_scoped_release no_gil;
+        return models::load_prepacked(folder, {.device = device, .verify = verify});
+      },
+      py::arg("folder"),
+      py::kw_only(),
+      py::arg("device") = at::Device(at::kCPU),
+      py::arg("verify") = false,
+      "Loads a prepacked checkpoint as C++ programs do.");
+  m.def(
+      "read_prepacked",
+      [](const std::filesystem::path& folder, const at::Device& device, bool verify) {
+        const py::gil_scoped_release no_gil;
+        auto weights = models::read_prepacked(folder, {.device = device, .verify = verify});
+        return std::pair(std::move(weights.config_text), std::move(weights.tensors));
+      },
+      py::arg("folder"),
+      py::kw_only(),
+      py::arg("device") = at::Device(at::kCPU),
+      py::arg("verify") = false,
+      "The configuration as JSON, and the tensors by name, of a prepacked checkpoint.");
+  m.def(
+      "save_prepacked",
+      [](const std::string& config,
+         const io::StateDict& tensors,
+         const std::filesystem::path& folder) {
+        const py::gil_scoped_release no_gil;
+        models::save_prepacked(io::parse_config(config, "save: config"), tensors, folder);
+      },
+      py::arg("config"),
+      py::arg("tensors"),
+      py::arg("folder"),
+      "Writes a prepacked checkpoint, whole or not at all. config: JSON.");
   m.def("load_generation_config",
         &generation::load_generation_config,
         py::arg("folder"),

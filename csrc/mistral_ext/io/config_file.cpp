@@ -78,9 +78,17 @@ class Builder : public JsonEvents {
 
 ConfigMap read_config_file(const std::filesystem::path& path) {
   const File file(path);
-  const auto text = file.read_all(kMostBytes);
-  Builder builder(file.label());
-  parse_json(text, file.label(), builder);
+  return parse_config(file.read_all(kMostBytes), file.label());
+}
+
+ConfigMap parse_config(std::string_view text, const std::string& label) {
+  MISTRAL_EXT_CHECK(std::ssize(text) <= kMostBytes,
+                    "{}: must have at most {} bytes, got {}",
+                    label,
+                    kMostBytes,
+                    text.size());
+  Builder builder(label);
+  parse_json(text, label, builder);
   return builder.take();
 }
 

@@ -23,7 +23,14 @@ class SafetensorsFile : public TensorSource {
                        at::ScalarType dtype,
                        at::Device device) const override;
 
+  // "load: <path>", what messages about the file's content begin with.
+  const std::string& label() const { return file_.label(); }
   const std::map<std::string, std::string>& metadata() const { return header_.metadata; }
+  const std::map<std::string, StoredTensor>& tensors() const { return header_.tensors; }
+  // A tensor's bytes over the mapping.
+  const std::byte* bytes(const StoredTensor& stored) const {
+    return mapping_->data() + stored.offset;
+  }
 
  private:
   const StoredTensor& at(const std::string& name) const;

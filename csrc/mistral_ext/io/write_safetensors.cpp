@@ -14,30 +14,16 @@
 namespace mistral_ext::io {
 namespace {
 
-using Entry = StateDict::value_type;
+// The header's length is a multiple of this, as the format's own writers make it.
+constexpr int64_t kAlignment = 8;
 
 // Wide elements first: each then lies where its dtype belongs.
-std::vector<const Entry*> in_file_order(const StateDict& tensors) {
-  std::vector<const Entry*> entries;
-  for (const auto& entry : tensors) entries.push_back(&entry);
-  std::sort(entries.begin(), entries.end(), [](const Entry* a, const Entry* b) {
-    const auto a_bytes = a->second.element_size();
-    const auto b_bytes = b->second.element_size();
-    return a_bytes != b_bytes ? a_bytes > b_bytes : a->first < b->first;
+NamedTensors in_file_order(const StateDict& tensors) {
+  NamedTensors ordered(tensors.begin(), tensors.end());
+  std::stable_sort(ordered.begin(), ordered.end(), [](const auto& a, const auto& b) {
+    return a.second.element_size() > b.second.element_size();
   });
-  return entries;
-}
-
-void check(const AtomicFile& file, const std::string& name, const at::Tensor& tensor) {
-  MISTRAL_EXT_CHECK(tensor.defined() && !tensor.is_meta() && tensor.layout() == at::kStrided,
-                    "{}: {} must be a tensor with storage, got none",
-                    file.label(),
-                    printable(name));
-  MISTRAL_EXT_CHECK(safetensors_name(tensor.scalar_type()).has_value(),
-                    "{}: {} must have a dtype of the safetensors format, got {}",
-                    file.label(),
-                    printable(name),
-                    c10::toString(tensor.scalar_type()));
+  return ordered;
 }
 
 ConfigList to_list(at::IntArrayRef values) {
@@ -49,21 +35,42 @@ ConfigList to_list(at::IntArrayRef values) {
 
 }  // namespace
 
+void check_writable(const AtomicFile& file, const std::string& name, const at::Tensor& tensor) {
+  MISTRAL_EXT_CHECK(tensor.defined() && !tensor.is_meta() && tensor.layout() == at::kStrided,
+                    "{}: {} must be a tensor with storage, got none",
+                    file.label(),
+                    printable(name));
+  MISTRAL_EXT_CHECK(safetensors_name(tensor.scalar_type()).has_value(),
+                    "{}: {} must have a dtype of the safetensors format, got {}",
+                    file.label(),
+                    printable(name),
+                    c10::toString(tensor.scalar_type()));
+}
+
+at::Tensor in_one_piece(const at::Tensor& tensor) {
+  return tensor.detach().to(at::kCPU).contiguous();
+}
+
 void write_safetensors(AtomicFile& file,
                        const StateDict& tensors,
                        const std::map<std::string, std::string>& metadata) {
-  for (const auto& [name, tensor] : tensors) check(file, name, tensor);
-  const auto entries = in_file_order(tensors);
+  for (const auto& [name, tensor] : tensors) check_writable(file, name, tensor);
+  write_safetensors(file, in_file_order(tensors), metadata, kAlignment);
+}
+
+void write_safetensors(AtomicFile& file,
+                       const NamedTensors& tensors,
+                       const std::map<std::string, std::string>& metadata,
+                       int64_t alignment) {
+  for (const auto& [name, tensor] : tensors) check_writable(file, name, tensor);
   ConfigMap header;
   int64_t end = 0;
-  for (const auto* entry : entries) {
-    const auto& tensor = entry->second;
+  for (const auto& [name, tensor] : tensors) {
     const int64_t begin = end;
     end += static_cast<int64_t>(tensor.nbytes());
-    header[entry->first] = {
-        ConfigMap{{"dtype", {std::string(*safetensors_name(tensor.scalar_type()))}},
-                  {"shape", {to_list(tensor.sizes())}},
-                  {"data_offsets", {to_list({begin, end})}}}};
+    header[name] = {ConfigMap{{"dtype", {std::string(*safetensors_name(tensor.scalar_type()))}},
+                              {"shape", {to_list(tensor.sizes())}},
+                              {"data_offsets", {to_list({begin, end})}}}};
   }
   if (!metadata.empty()) {
     ConfigMap map;
@@ -71,14 +78,16 @@ void write_safetensors(AtomicFile& file,
     header["__metadata__"] = {std::move(map)};
   }
   auto text = to_json(header, file.label(), /*indented=*/false);
-  text.append((8 - text.size() % 8) % 8, ' ');
-  std::array<uint8_t, 8> length{};
-  for (int i = 0; i < 8; ++i) length[i] = static_cast<uint8_t>(text.size() >> (8 * i));
+  constexpr int64_t kLengthBytes = 8;
+  const int64_t over = (kLengthBytes + std::ssize(text)) % alignment;
+  text.append((alignment - over) % alignment, ' ');
+  std::array<uint8_t, kLengthBytes> length{};
+  for (int i = 0; i < kLengthBytes; ++i) length[i] = static_cast<uint8_t>(text.size() >> (8 * i));
   file.write(length.data(), length.size());
   file.write(text.data(), std::ssize(text));
-  for (const auto* entry : entries) {
-    const auto tensor = entry->second.detach().to(at::kCPU).contiguous();
-    file.write(tensor.const_data_ptr(), static_cast<int64_t>(tensor.nbytes()));
+  for (const auto& [name, tensor] : tensors) {
+    const auto piece = in_one_piece(tensor);
+    file.write(piece.const_data_ptr(), static_cast<int64_t>(piece.nbytes()));
   }
 }
 

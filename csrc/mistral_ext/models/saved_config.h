@@ -1,0 +1,22 @@
+#pragma once
+
+#include <filesystem>
+
+#include "mistral_ext/io/state_dict.h"
+#include "mistral_ext/models/mistral_for_causal_lm.h"
+
+namespace mistral_ext::models {
+
+// What both ways of saving a model have in common.
+
+// The fields of its config.json: the model's, and those of `more` that are not among them.
+ConfigMap config_to_save(const MistralForCausalLM& model, const ConfigMap& more);
+
+// Its tensors by name. A head that is the embedding's tensor is left out where the configuration
+// says that they are tied.
+io::StateDict tensors_to_save(const MistralForCausalLM& model);
+
+// Makes a folder where there is none. Throws ValueError naming it.
+void make_folder(const std::filesystem::path& folder);
+
+}  // namespace mistral_ext::models

@@ -1,0 +1,126 @@
+"""Prepacked checkpoints: a file that is mapped into memory as it is, and runs."""
+
+import copy
+import json
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import GenerationConfig, PreTrainedConfig
+from transformers.initialization import no_init_weights
+from typing_extensions import Self
+
+from mistral_ext import _C
+from mistral_ext.hf.native import backbone_of
+from mistral_ext.hf.twin import twin
+
+GENERATION_CONFIG = "generation_config.json"
+
+
+class Prepacked:
+    """save_prepacked and load_prepacked of our causal language models."""
+
+    def save_prepacked(self, folder: str | PathLike[str]) -> None:
+        """Writes model.prepacked.safetensors, which load_prepacked maps, and generation_config.json.
+
+        folder: made where there is none; other files in it stay as they are. The weights and the
+            configuration are one file, which appears whole or not at all. A tokenizer's own
+            save_pretrained puts it beside them.
+
+        Raises ValueError where the parameters are not those of the configuration (PEFT,
+        quantisation), of several dtypes or on several devices, and where the file cannot be
+        written.
+        """
+        tensors = dict(self.named_parameters(remove_duplicate=False))
+        head, embedding = self.lm_head.weight, backbone_of(self).embed_tokens.weight
+        if self.config.tie_word_embeddings and head is embedding:
+            del tensors["lm_head.weight"]
+        fields = self.config.to_diff_dict()
+        fields["architectures"] = [type(self).__name__]
+        fields["dtype"] = str(embedding.dtype).removeprefix("torch.")
+        _C.save_prepacked(json.dumps(fields), tensors, folder)
+        if self.generation_config is not None:
+            self.generation_config.save_pretrained(folder)
+
+    @classmethod
+    def load_prepacked(
+        cls,
+        folder: str | PathLike[str],
+        *,
+        device: torch.device | str = "cpu",
+        verify: bool = False,
+    ) -> Self:
+        """The model that save_prepacked wrote, as from_pretrained gives one: in evaluation mode.
+
+        device: on the CPU the parameters are the file's mapping: a page is read when it is first
+            used, several processes share it, and what is written to it, as in training, stays this
+            process's own.
+        verify: reads every tensor now and compares its checksum. Without it only the header is
+            checked.
+
+        Raises ValueError naming the file and what in it is wrong: damage, another version of the
+        format, a configuration that does not fit the tensors, another class's model.
+        """
+        text, tensors = _C.read_prepacked(folder, device=torch.device(device), verify=verify)
+        fields = json.loads(text)
+        path = Path(folder)
+        kind = fields.get("model_type", "mistral")
+        if kind != cls.config_class.model_type:
+            raise ValueError(
+                f"load: {path}: config: model_type must be {cls.config_class.model_type!r} for"
+                f" {cls.__name__}, got {kind!r}"
+            )
+        try:
+            config = cls.config_class.from_dict(fields)
+            config.name_or_path = str(folder)
+            model = _without_weights(cls, config)
+        except Exception as error:  # whatever transformers makes of fields that C++ does not read
+            raise ValueError(f"load: {path}: config: {error}") from error
+        _put(model, tensors)
+        model.eval()
+        if (path / GENERATION_CONFIG).exists():
+            model.generation_config = GenerationConfig.from_pretrained(folder)
+        return model
+
+
+def _without_weights(cls: type[Any], config: PreTrainedConfig) -> Any:
+    """What cls(config) makes, its parameters still to be put in.
+
+    transformers' constructor makes one layer of each type. Making a layer takes it twenty times as
+    long as copying one.
+    """
+    count, types = config.num_hidden_layers, getattr(config, "layer_types", None)
+    kinds = ["layer"] * count if types is None else list(types)
+    distinct = list(dict.fromkeys(kinds))
+    config.num_hidden_layers = len(distinct)
+    if types is not None:
+        config.layer_types = distinct
+    with no_init_weights():
+        model = cls(config)
+    config.num_hidden_layers = count
+    if types is not None:
+        config.layer_types = types
+    backbone = backbone_of(model)
+    backbone._made_from = copy.deepcopy(config.to_dict())
+    made = dict(zip(distinct, backbone.layers, strict=True))
+    layers = nn.ModuleList(twin(made[kind], config, config) for kind in kinds)
+    for index, layer in enumerate(layers):
+        layer.self_attn.layer_idx = index
+    backbone.layers = layers
+    return model
+
+
+def _put(model: Any, tensors: dict[str, torch.Tensor]) -> None:
+    tied = "lm_head.weight" not in tensors
+    for name, module in model.named_modules():
+        tensor = tensors.get(f"{name}.weight")
+        if tensor is not None:
+            module._parameters["weight"] = nn.Parameter(tensor)
+        for key, buffer in module._buffers.items():
+            module._buffers[key] = buffer.to(tensors["model.norm.weight"].device)
+    if tied:
+        model.lm_head.weight = model.model.embed_tokens.weight
+    else:
+        model.all_tied_weights_keys.pop("lm_head.weight", None)
