@@ -9,7 +9,6 @@ from mistral_ext.hf import backbone, heads, modeling
 from mistral_ext.hf.attention import ATTENTION
 from mistral_ext.hf.backbone import NativeModule
 from mistral_ext.hf.native import embeddings_require_grad, ignored_hooks
-from mistral_ext.hf.twin import twin
 
 # Each of our classes by Hugging Face's of the same name, the second of its bases.
 OURS: dict[type[nn.Module], type[NativeModule]] = {
@@ -64,7 +63,7 @@ def from_hf(hf_model: nn.Module) -> NativeModule:
         _check_module(name, module, fits)
     config = copy.deepcopy(hf_model.config)
     config._attn_implementation = ATTENTION
-    model = twin(hf_model, hf_model.config, config)
+    model = _twin(hf_model, hf_model.config, config)
     model.__class__ = ours
     if getattr(hf_model, "generation_config", None) is not None:
         model.generation_config = copy.deepcopy(hf_model.generation_config)
@@ -102,3 +101,20 @@ def _check_module(name: str, module: nn.Module, fits: bool) -> None:
             f"from_hf: {name} must have no hook and its own forward, since they would be lost:"
             " convert the model first and register them after that"
         )
+
+
+def _twin(module: nn.Module, old_config: Any, new_config: Any) -> nn.Module:
+    """A module of the same class and attributes, and with the same tensors, of its own children."""
+    twin = module.__class__.__new__(module.__class__)
+    for name, value in module.__dict__.items():
+        # The dictionaries of parameters, buffers, children and hooks: the entries are shared.
+        twin.__dict__[name] = value.copy() if isinstance(value, dict | set) else value
+    for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
+        twin.__dict__[hooks].clear()
+    for name in ("_output_capturing_hooks_installed", "_native"):
+        twin.__dict__.pop(name, None)
+    if module.__dict__.get("config") is old_config:
+        twin.__dict__["config"] = new_config
+    for name, child in module._modules.items():
+        twin._modules[name] = None if child is None else _twin(child, old_config, new_config)
+    return twin

@@ -1,7 +1,9 @@
 """Prepacked checkpoints: a file that is mapped into memory as it is, and runs."""
 
-import copy
+import gc
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,6 @@ from typing_extensions import Self
 
 from mistral_ext import _C
 from mistral_ext.hf.native import backbone_of
-from mistral_ext.hf.twin import twin
 
 GENERATION_CONFIG = "generation_config.json"
 
@@ -23,7 +24,7 @@ class Prepacked:
     """save_prepacked and load_prepacked of our causal language models."""
 
     def save_prepacked(self, folder: str | PathLike[str]) -> None:
-        """Writes model.prepacked.safetensors, which load_prepacked maps, and generation_config.json.
+        """Writes what load_prepacked maps, model.prepacked.safetensors, and generation_config.json.
 
         folder: made where there is none; other files in it stay as they are. The weights and the
             configuration are one file, which appears whole or not at all. A tokenizer's own
@@ -72,21 +73,33 @@ class Prepacked:
                 f"load: {path}: config: model_type must be {cls.config_class.model_type!r} for"
                 f" {cls.__name__}, got {kind!r}"
             )
-        try:
-            config = cls.config_class.from_dict(fields)
-            config.name_or_path = str(folder)
-            model = _without_weights(cls, config)
-        except Exception as error:  # whatever transformers makes of fields that C++ does not read
-            raise ValueError(f"load: {path}: config: {error}") from error
-        _put(model, tensors)
-        model.eval()
+        with _no_garbage_collection():
+            try:
+                config = cls.config_class.from_dict(fields)
+                config.name_or_path = str(folder)
+                model = _without_weights(cls, config)
+            except Exception as error:  # transformers also reads fields that C++ does not
+                raise ValueError(f"load: {path}: config: {error}") from error
+            _put(model, tensors)
         if (path / GENERATION_CONFIG).exists():
             model.generation_config = GenerationConfig.from_pretrained(folder)
         return model
 
 
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Thousands of objects are made here and all stay: looking for garbage takes longer."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def _without_weights(cls: type[Any], config: PreTrainedConfig) -> Any:
-    """What cls(config) makes, its parameters still to be put in.
+    """What cls(config).eval() makes, its parameters still to be put in.
 
     transformers' constructor makes one layer of each type. Making a layer takes it twenty times as
     long as copying one.
@@ -98,18 +111,47 @@ def _without_weights(cls: type[Any], config: PreTrainedConfig) -> Any:
     if types is not None:
         config.layer_types = distinct
     with no_init_weights():
-        model = cls(config)
+        model = cls(config).eval()
+    for module in model.modules():
+        module._is_hf_initialized = True  # transformers' mark of what it must not initialise again
     config.num_hidden_layers = count
     if types is not None:
         config.layer_types = types
     backbone = backbone_of(model)
-    backbone._made_from = copy.deepcopy(config.to_dict())
-    made = dict(zip(distinct, backbone.layers, strict=True))
-    layers = nn.ModuleList(twin(made[kind], config, config) for kind in kinds)
-    for index, layer in enumerate(layers):
+    backbone._made_from["num_hidden_layers"] = count
+    if types is not None:
+        backbone._made_from["layer_types"] = list(types)
+    made = {
+        kind: iter(_copies(layer, kinds.count(kind)))
+        for kind, layer in zip(distinct, backbone.layers, strict=True)
+    }
+    backbone.layers._modules = {str(i): next(made[kind]) for i, kind in enumerate(kinds)}
+    for index, layer in enumerate(backbone.layers):
         layer.self_attn.layer_idx = index
-    backbone.layers = layers
     return model
+
+
+def _copies(module: nn.Module, count: int) -> list[nn.Module]:
+    """`count` modules of the same class and attributes, of dictionaries and children of their own.
+
+    For a module that was just made: it has no hooks, and its parameters will be replaced.
+    """
+    shared, own = {}, []
+    for name, value in module.__dict__.items():
+        if isinstance(value, dict | set):
+            own.append((name, value.copy if value else type(value)))
+        else:
+            shared[name] = value
+    children = {name: _copies(child, count) for name, child in module._modules.items()}
+    copies = []
+    for index in range(count):
+        copy = module.__class__.__new__(module.__class__)
+        copy.__dict__.update(shared)
+        for name, make in own:
+            copy.__dict__[name] = make()
+        copy._modules.update((name, twins[index]) for name, twins in children.items())
+        copies.append(copy)
+    return copies
 
 
 def _put(model: Any, tensors: dict[str, torch.Tensor]) -> None:

@@ -8,6 +8,7 @@
 #include "mistral_ext/io/config_file.h"
 #include "mistral_ext/io/file.h"
 #include "mistral_ext/io/printable.h"
+#include "mistral_ext/models/prepacked.h"
 
 namespace mistral_ext::generation {
 namespace {
@@ -153,8 +154,15 @@ GenerationConfig load_generation_config(const fs::path& folder) {
   auto path = folder / "generation_config.json";
   const bool is_own = io::is_there(path);
   if (!is_own) path = folder / "config.json";
-  if (!is_own && !io::is_there(path) && io::is_there(folder / "params.json")) return {};
-  const auto map = io::read_config_file(path);
+  const bool is_there = io::is_there(path);
+  if (!is_there && io::is_there(folder / models::kPrepackedFile)) {
+    path = folder / models::kPrepackedFile;
+  } else if (!is_there && io::is_there(folder / "params.json")) {
+    return {};
+  }
+  const bool is_prepacked = path.filename() == models::kPrepackedFile;
+  const auto map =
+      is_prepacked ? models::read_prepacked_config(folder) : io::read_config_file(path);
   try {
     return generation_config_from_map(is_own ? map : ends_of(map));
   } catch (const c10::ValueError& error) {

@@ -15,7 +15,8 @@ namespace mistral_ext::generation {
 GenerationConfig generation_config_from_map(const ConfigMap& map);
 
 // That of a model's folder: generation_config.json, else the ends and the padding that config.json
-// names, else (Mistral's own format) none of them. Throws ValueError naming the file and the field.
+// or a prepacked checkpoint names, else (Mistral's own format) none of them. Throws ValueError
+// naming the file and the field.
 GenerationConfig load_generation_config(const std::filesystem::path& folder);
 
 }  // namespace mistral_ext::generation

@@ -99,13 +99,14 @@ PrepackedFile::PrepackedFile(const std::filesystem::path& path) : file_(path) {
   check_field(kRank, "0");
   check_field(kWorldSize, "1");
   for (const auto& [name, stored] : file_.tensors()) {
+    if (name.starts_with(kPadding)) continue;
     MISTRAL_EXT_CHECK(stored.offset % kAlignment == 0,
                       "{}: {} must begin at a multiple of {} bytes, got {}",
                       label(),
                       printable(name),
                       kAlignment,
                       stored.offset);
-    if (!name.starts_with(kPadding)) names_.push_back(name);
+    names_.push_back(name);
   }
   config_ = parse_config(config_text(), label() + ": config");
 }
