@@ -9,8 +9,10 @@
 #include "mistral_ext/bindings/bindings.h"
 #include "mistral_ext/core/check.h"
 #include "mistral_ext/tokenizers/instruction_template.h"
+#include "mistral_ext/tokenizers/load_tokenizer.h"
 #include "mistral_ext/tokenizers/sentencepiece_tokenizer.h"
 #include "mistral_ext/tokenizers/tekken.h"
+#include "mistral_ext/tokenizers/tokenizer_json.h"
 
 namespace py = pybind11;
 
@@ -45,7 +47,8 @@ std::vector<int64_t> encode_conversation(
 }  // namespace
 
 void bind_tokenizer(py::module_& m) {
-  py::class_<Tokenizer>(m, "Tokenizer", "Text to token ids and back, of one model's file.")
+  py::class_<Tokenizer, std::shared_ptr<Tokenizer>>(
+      m, "Tokenizer", "Text to token ids and back, of one model's file.")
       .def(
           "encode",
           [](const Tokenizer& tokenizer,
@@ -78,6 +81,18 @@ void bind_tokenizer(py::module_& m) {
   py::class_<TextStream>(m, "TextStream", "The text of ids that come one at a time.")
       .def("put", &TextStream::put, py::arg("id"))
       .def("finish", &TextStream::finish);
+  m.def(
+      "load_tokenizer",
+      // pybind11 knows no const.
+      [](const std::filesystem::path& folder) {
+        return std::const_pointer_cast<Tokenizer>(tokenizers::load_tokenizer(folder));
+      },
+      py::arg("folder"),
+      "The tokenizer in a model's folder.");
+  m.def(
+      "parse_tokenizer_json",
+      [](const std::string& text) { return tokenizers::parse_tokenizer_json(text, "text"); },
+      py::arg("text"));
   m.def("load_sentencepiece", &tokenizers::load_sentencepiece, py::arg("file"));
   m.def("load_tekken", &tokenizers::load_tekken, py::arg("file"));
   m.def("encode_conversation",

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "mistral_ext/tokenizers/regex.h"
+
+namespace mistral_ext::tokenizers {
+
+// A text being encoded, between added tokens: normalised, then cut into words.
+//
+// Of where a character comes from one thing is known, whether it is the beginning of the whole
+// text: Metaspace asks.
+struct TextPieces {
+  struct Word {
+    size_t begin;
+    size_t end;
+    // The word was cut where the whole text begins.
+    bool at_start;
+  };
+
+  std::string text;
+  std::vector<Word> words;  // in order; together the text, but for what was left out
+  // So many bytes at the beginning of `text` stand for the first character of the whole text.
+  size_t start_bytes = 0;
+
+  std::string_view of(const Word& word) const {
+    return std::string_view(text).substr(word.begin, word.end - word.begin);
+  }
+};
+
+// Puts `content` in place of each match. matches: in order, none inside another.
+void replace_matches(TextPieces& pieces,
+                     const std::vector<TextSpan>& matches,
+                     std::string_view content);
+
+}  // namespace mistral_ext::tokenizers

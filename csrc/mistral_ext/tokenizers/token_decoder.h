@@ -1,0 +1,70 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "mistral_ext/core/config_value.h"
+#include "mistral_ext/tokenizers/text_pattern.h"
+
+namespace mistral_ext::tokenizers {
+
+// How tokenizer.json makes text of tokens: ByteLevel, ByteFallback, Fuse, Metaspace, Replace,
+// Strip. Without any, a space goes between them.
+class TokenDecoder {
+ public:
+  TokenDecoder(const ConfigMap& fields, const std::string& label);
+
+  struct Replace {
+    TextPattern pattern;
+    std::string content;
+  };
+  struct Strip {
+    std::string content;  // one character
+    int64_t start;
+    int64_t stop;
+  };
+  struct Metaspace {
+    std::string replacement;
+    bool strip_first;  // the first token's are what was put before the text
+  };
+  struct ByteLevel {};
+  struct ByteFallback {};
+  struct Fuse {};
+  struct Spaces {};
+  struct Step {
+    std::variant<Replace, Strip, Metaspace, ByteLevel, ByteFallback, Fuse, Spaces> kind;
+    // One token reaches it, all text so far, bit by bit.
+    bool fused = false;
+  };
+
+  const std::vector<Step>& steps() const { return steps_; }
+
+ private:
+  std::vector<Step> steps_;
+};
+
+// One text being decoded. Must not outlive the decoder.
+class TokenDecoding {
+ public:
+  explicit TokenDecoding(const TokenDecoder& decoder);
+
+  // Appends to `text` what the token completes.
+  void put(std::string_view token, std::string& text) { feed(0, token, text); }
+  // Appends the rest, and begins anew.
+  void finish(std::string& text);
+
+ private:
+  struct State;
+
+  void feed(size_t step, std::string_view token, std::string& text);
+  void feed_fused(size_t step, std::string_view part, std::string& text);
+  void end(size_t step, std::string& text);
+  void end_bytes(size_t step, std::string& text);
+
+  const TokenDecoder& decoder_;
+  std::vector<std::shared_ptr<State>> states_;
+};
+
+}  // namespace mistral_ext::tokenizers
