@@ -13,7 +13,7 @@
 namespace mistral_ext::tokenizers {
 namespace {
 
-constexpr int64_t kMostSpecialTokens = 1 << 16;
+constexpr int64_t kMostSpecialTokens = 1 << 14;
 
 // Those of the files that do not list them, up to v7.
 constexpr std::array kFormerSpecialTokens = {
