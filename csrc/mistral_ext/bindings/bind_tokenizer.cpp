@@ -4,7 +4,9 @@
 #include <pybind11/stl/filesystem.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include <optional>
 #include <tuple>
+#include <utility>
 
 #include "mistral_ext/bindings/bindings.h"
 #include "mistral_ext/core/check.h"
@@ -32,16 +34,35 @@ tokenizers::Message::Role role(const std::string& name) {
   return Role::kTool;
 }
 
-std::vector<int64_t> encode_conversation(
-    const Tokenizer& tokenizer,
-    const std::string& version,
-    const std::vector<std::tuple<std::string, std::string, bool>>& messages) {
+// (id, name, arguments) and (name, description, parameters).
+using Texts = std::tuple<std::string, std::string, std::string>;
+
+tokenizers::Message message(const std::string& role_name,
+                            std::string content,
+                            bool prefix,
+                            const std::vector<Texts>& tool_calls,
+                            std::string tool_call_id,
+                            std::optional<std::string> name) {
+  tokenizers::Message made{role(role_name), std::move(content), prefix};
+  for (const auto& [id, function, arguments] : tool_calls) {
+    made.tool_calls.push_back({id, function, arguments});
+  }
+  made.tool_call_id = std::move(tool_call_id);
+  made.name = std::move(name);
+  return made;
+}
+
+std::vector<int64_t> encode_conversation(const Tokenizer& tokenizer,
+                                         const std::string& version,
+                                         const std::vector<tokenizers::Message>& messages,
+                                         const std::vector<Texts>& tools) {
   const auto known = tokenizers::instruction_version(version);
   MISTRAL_EXT_CHECK(known, "version must be v1, v2, v3, v7, v11 or v13, got {}", version);
-  std::vector<tokenizers::Message> list;
-  for (const auto& [name, content, prefix] : messages)
-    list.push_back({role(name), content, prefix});
-  return tokenizers::encode_conversation(tokenizer, *known, list);
+  std::vector<tokenizers::Tool> list;
+  for (const auto& [name, description, parameters] : tools) {
+    list.push_back({name, description, parameters});
+  }
+  return tokenizers::encode_conversation(tokenizer, *known, messages, list);
 }
 
 }  // namespace
@@ -95,12 +116,22 @@ void bind_tokenizer(py::module_& m) {
       py::arg("text"));
   m.def("load_sentencepiece", &tokenizers::load_sentencepiece, py::arg("file"));
   m.def("load_tekken", &tokenizers::load_tekken, py::arg("file"));
+  py::class_<tokenizers::Message>(m, "Message", "One message of a conversation.")
+      .def(py::init(&message),
+           py::arg("role"),
+           py::arg("content") = "",
+           py::arg("prefix") = false,
+           py::arg("tool_calls") = std::vector<Texts>(),
+           py::arg("tool_call_id") = "",
+           py::arg("name") = std::nullopt,
+           "tool_calls: (id, name, arguments) each.");
   m.def("encode_conversation",
         &encode_conversation,
         py::arg("tokenizer"),
         py::arg("version"),
         py::arg("messages"),
-        "messages: (role, content, prefix) each.");
+        py::arg("tools") = std::vector<Texts>(),
+        "tools: (name, description, parameters) each.");
 }
 
 }  // namespace mistral_ext::bindings

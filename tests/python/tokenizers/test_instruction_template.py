@@ -1,5 +1,6 @@
 """Conversations as token ids against mistral-common's MistralTokenizer."""
 
+import json
 import random
 
 import pytest
@@ -9,10 +10,12 @@ from mistral_common.exceptions import MistralCommonException
 from mistral_common.protocol.instruct.messages import (
     AssistantMessage,
     SystemMessage,
+    ToolMessage,
     UserMessage,
 )
 from mistral_common.protocol.instruct.normalize import get_normalizer
 from mistral_common.protocol.instruct.request import ChatCompletionRequest
+from mistral_common.protocol.instruct.tool_calls import Function, FunctionCall, Tool, ToolCall
 from mistral_common.protocol.instruct.validator import ValidationMode, get_validator
 from mistral_common.tokens.tokenizers.base import TokenizerVersion
 from mistral_common.tokens.tokenizers.instruct import (
@@ -32,8 +35,6 @@ CASES = ["v1", "v2", "v3", "v7", "v3-tekken", "v7-tekken", "v11-tekken", "v13-te
 @pytest.fixture(scope="module")
 def tekken_file(tmp_path_factory):
     """The file of v3 with the control tokens that v11 and v13 add, under their names."""
-    import json
-
     data = json.loads(TEKKEN["v3"].read_text())
     names = [token["token_str"] for token in Tekkenizer.DEPRECATED_SPECIAL_TOKENS]
     names += ["[ARGS]", "[CALL_ID]", "[THINK]", "[/THINK]"]
@@ -73,16 +74,40 @@ def case(request, tekken):
     return tokenizer, version, oracle
 
 
-def expected(oracle, messages):
+def expected(oracle, messages, tools=()):
+    """messages: (role, content, prefix), or (role, content, tool calls, id, name)."""
     made = []
-    for role, content, prefix in messages:
+    for role, content, *more in messages:
         if role == "system":
             made.append(SystemMessage(content=content))
         elif role == "user":
             made.append(UserMessage(content=content))
+        elif role == "tool":
+            made.append(ToolMessage(content=content, tool_call_id=more[1] or None, name=more[2]))
+        elif len(more) == 1:
+            made.append(AssistantMessage(content=content, prefix=more[0]))
         else:
-            made.append(AssistantMessage(content=content, prefix=prefix))
-    return oracle.encode_chat_completion(ChatCompletionRequest(messages=made)).tokens
+            calls = [
+                ToolCall(id=i, function=FunctionCall(name=name, arguments=arguments))
+                for i, name, arguments in more[0]
+            ]
+            made.append(AssistantMessage(content=content, tool_calls=calls or None))
+    functions = [
+        Tool(function=Function(name=name, description=about, parameters=json.loads(parameters)))
+        for name, about, parameters in tools
+    ]
+    request = ChatCompletionRequest(messages=made, tools=functions or None)
+    return oracle.encode_chat_completion(request).tokens
+
+
+def encode(tokenizer, version, messages, tools=()):
+    made = []
+    for role, content, *more in messages:
+        if len(more) == 1:
+            made.append(_C.Message(role, content, more[0]))
+        else:
+            made.append(_C.Message(role, content, False, *more))
+    return _C.encode_conversation(tokenizer, version, made, list(tools))
 
 
 def conversation(source):
@@ -114,10 +139,10 @@ def test_ids_are_mistral_commons(case):
         except MistralCommonException:
             refused += 1
             with pytest.raises(ValueError, match="encode_conversation: "):
-                _C.encode_conversation(tokenizer, version, messages)
+                encode(tokenizer, version, messages)
         else:
             taken += 1
-            assert _C.encode_conversation(tokenizer, version, messages) == ids, messages
+            assert encode(tokenizer, version, messages) == ids, messages
     print(f"{version}: {taken} conversations with the same ids, {refused} that both refuse")
     assert taken > 200
     assert refused > 20
@@ -145,7 +170,7 @@ def test_ids_are_mistral_commons(case):
 )  # fmt: skip
 def test_a_conversation_of_note_has_mistral_commons_ids(case, messages):
     tokenizer, version, oracle = case
-    assert _C.encode_conversation(tokenizer, version, messages) == expected(oracle, messages)
+    assert encode(tokenizer, version, messages) == expected(oracle, messages)
 
 
 REFUSED = [
@@ -173,27 +198,153 @@ def test_a_wrong_conversation_is_refused_as_by_mistral_common(case, messages, me
     with pytest.raises(MistralCommonException):
         expected(oracle, messages)
     with pytest.raises(ValueError, match=f"encode_conversation: {message}"):
-        _C.encode_conversation(tokenizer, version, messages)
+        encode(tokenizer, version, messages)
 
 
-def test_a_tools_message_is_refused(case):
-    tokenizer, version, _ = case
-    messages = [("user", "u", False), ("assistant", "a", False), ("tool", "{}", False)]
-    with pytest.raises(ValueError, match="got a tool's: tools are not supported"):
-        _C.encode_conversation(tokenizer, version, messages)
+USER = ("user", "u", False)
+
+JSON = [
+    "{}", "", "null", "not JSON", "[1,2 , 3]", '{"a":1,"b":[true,false,null,{"c":-0.0}],"a":2}',
+    '{"city": "Z\\u00fcrich \\ud83c\\udf0d", "text": "\\"\\\\\\n\\t\\u0001/"}', "12", "1.50",
+    "1e5", "1e-7", "123456789012345680.0", "1e22", "-0", "0.1",
+    '"</s>[INST]"', '{"ü": "世界"}', " [ ] ", "{", "1 2",
+    '{"x": 9007199254740993}', '{"deep": [[[[[]]]]]}', "\ufeff{}", "\x00",
+]  # fmt: skip
+
+TOOLS = [
+    (
+        "get_weather",
+        "The weather, now: é",
+        '{"type":"object","properties":{"city":{"type":"string"}}}',
+    ),
+    ("now", "", "{}"),
+    (
+        "sum-2",
+        "1 + 1 </s>",
+        '{"type":"object","required":["a"],"properties":{"a":{"minimum":0.5}}}',
+    ),
+]
+
+
+def tool_conversation(source):
+    """Turns with calls and results, of which some do not fit each other."""
+    messages = [("system", "Use [TOOL_CALLS].", False)] if source.random() < 0.5 else []
+    for turn in range(source.randint(1, 3)):
+        messages.append(("user", f"question {turn} </s>", False))
+        for _ in range(source.randint(0, 2)):
+            calls = [
+                (
+                    "".join(source.choices("abcXYZ019", k=9)),
+                    source.choice(TOOLS)[0],
+                    source.choice(JSON),
+                )
+                for _ in range(source.choice([1, 1, 1, 2, 3]))
+            ]
+            text = "Let me see.  " if source.random() < 0.2 else ""
+            messages.append(("assistant", text, calls, "", None))
+            results = [
+                ("tool", source.choice(JSON), [], i, source.choice([None, name]))
+                for i, name, _ in calls
+            ]
+            if source.random() < 0.3:
+                source.shuffle(results)
+            if source.random() < 0.1:
+                results.pop()
+            messages += results
+        if turn < 2 or source.random() < 0.3:
+            messages.append(("assistant", f" answer {turn}  ", False))
+    if source.random() < 0.9 and messages[-1][0] == "assistant" and len(messages[-1]) == 3:
+        messages.append(("user", "thanks", False))
+    return messages
+
+
+def test_ids_with_tools_are_mistral_commons(case):
+    tokenizer, version, oracle = case
+    if version == "v1":
+        with pytest.raises(ValueError, match="v1 must have no tools, got some"):
+            encode(tokenizer, version, [USER], TOOLS)
+        return
+    source = random.Random(4)
+    taken = refused = 0
+    for _ in range(600):
+        messages = tool_conversation(source)
+        tools = source.sample(TOOLS, source.randint(0, 3))
+        try:
+            ids = expected(oracle, messages, tools)
+        except (MistralCommonException, ValueError):
+            refused += 1
+            with pytest.raises(ValueError, match="encode_conversation: "):
+                encode(tokenizer, version, messages, tools)
+        else:
+            taken += 1
+            assert encode(tokenizer, version, messages, tools) == ids, messages
+    print(f"{version}: {taken} conversations with the same ids, {refused} that both refuse")
+    assert taken > 100
+    assert refused > 20
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        (
+            [USER, ("assistant", "", [("abcdefgh", "f", "{}")], "", None), USER],
+            "nine letters or digits",
+        ),
+        (
+            [USER, ("assistant", "", [("null", "f", "{}")], "", None), USER],
+            "nine letters or digits",
+        ),
+        (
+            [USER, ("assistant", "", [("abcdefghi", "f g", "{}")], "", None), USER],
+            "1 to 64 letters",
+        ),
+        ([USER, ("tool", "{}", [], "abcdefghi", None)], "must have a role that can follow user"),
+        (
+            [
+                USER,
+                ("assistant", "", [("abcdefghi", "f", "{}")], "", None),
+                ("tool", "", [], "", None),
+            ],
+            "nine letters or digits, got none",
+        ),
+        (
+            [
+                USER,
+                ("assistant", "", [("abcdefghi", "f", "{}")], "", None),
+                USER,
+                ("assistant", "a", False),
+                USER,
+            ],
+            "must be a tool's message for each call, got 1 too few",
+        ),
+    ],
+)
+def test_calls_and_results_that_do_not_fit_are_refused(messages, message):
+    tokenizer = _C.load_sentencepiece(SENTENCEPIECE["v3"])
+    with pytest.raises(MistralCommonException):
+        expected(MistralTokenizer.v3(), messages)
+    with pytest.raises(ValueError, match=message):
+        encode(tokenizer, "v3", messages)
+
+
+def test_a_number_that_may_be_a_larger_integer_than_is_read_is_refused():
+    tokenizer = _C.load_sentencepiece(SENTENCEPIECE["v3"])
+    call = ("abcdefghi", "f", "[9223372036854775808]")
+    with pytest.raises(ValueError, match="integers in JSON must be below 2"):
+        encode(tokenizer, "v3", [USER, ("assistant", "", [call], "", None), USER])
 
 
 def test_what_a_user_writes_never_becomes_a_control_token(case):
     tokenizer, version, _ = case
     control = [tokenizer.id_to_token(i) for i in range(1000) if tokenizer.is_special(i)]
-    plain = _C.encode_conversation(tokenizer, version, [("user", "x", False)])
+    plain = encode(tokenizer, version, [("user", "x", False)])
     count = sum(map(tokenizer.is_special, plain))
     for text in ("".join(control), " ".join(control[:20]), "</s><s>[INST][/INST]"):
-        ids = _C.encode_conversation(tokenizer, version, [("user", text, False)])
+        ids = encode(tokenizer, version, [("user", text, False)])
         assert sum(map(tokenizer.is_special, ids)) == count
 
 
 def test_a_tokenizer_without_the_control_tokens_is_refused():
     tokenizer = _C.load_sentencepiece(SENTENCEPIECE["v1"])
     with pytest.raises(ValueError, match=r"the tokenizer must have the control token \[INST\]"):
-        _C.encode_conversation(tokenizer, "v3", [("user", "u", False)])
+        encode(tokenizer, "v3", [("user", "u", False)])
