@@ -25,10 +25,11 @@ class Loader {
       : checkpoint_(checkpoint), device_(options.device), dtype_(choose_dtype(options)) {}
 
   std::shared_ptr<MistralForCausalLM> load() {
-    // A configuration can ask for more layers than there is memory; a folder that has the last one
+    // A configuration can ask for more layers than there is memory; a folder that has all of them
     // has a file of their size.
-    const auto last = checkpoint_.config.num_hidden_layers - 1;
-    find(fmt::format("model.layers.{}.input_layernorm.weight", last));
+    for (int64_t i = 0; i < checkpoint_.config.num_hidden_layers; ++i) {
+      find(fmt::format("model.layers.{}.input_layernorm.weight", i));
+    }
     auto model = make_model();
     const auto modules = weighted_modules(*model);
     const auto sources = find_sources(modules);

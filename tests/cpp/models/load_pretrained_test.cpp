@@ -111,7 +111,7 @@ TEST(LoadPretrained, AConfigurationThatDoesNotFitIsNamedWithItsFile) {
   EXPECT_EQ(message_with_config("num_hidden_layers", {int64_t{1}}),
             "load: .: model.layers.1.input_layernorm.weight is not a parameter of this model");
   EXPECT_EQ(message_with_config("num_hidden_layers", {int64_t{9'999}}),
-            "load: .: model.layers.9998.input_layernorm.weight is missing");
+            "load: .: model.layers.2.input_layernorm.weight is missing");
   EXPECT_EQ(message_with_config("hidden_size", {"wide"}),
             "load: ./config.json: config: hidden_size must be an integer, got \"wide\"");
   EXPECT_EQ(message_with_config("hidden_act", {"gelu"}),
