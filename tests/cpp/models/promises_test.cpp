@@ -47,9 +47,9 @@ ConfigMap tiny_map(const std::string& key, int64_t value) {
   return map;
 }
 
-std::string entry(const std::string& name, const std::string& shape, int64_t bytes) {
-  return "\"" + name + R"(":{"dtype":"U8","shape":[)" + shape + R"(],"data_offsets":[0,)" +
-         std::to_string(bytes) + "]}";
+std::string header(const std::string& name, const std::string& shape, int64_t bytes) {
+  return "{\"" + name + R"(":{"dtype":"U8","shape":[)" + shape + R"(],"data_offsets":[0,)" +
+         std::to_string(bytes) + "]}}";
 }
 
 TEST(Promises, AHeaderOfAHundredMegabytesThatIsNotThere) {
@@ -62,13 +62,13 @@ TEST(Promises, AHeaderOfAHundredMegabytesThatIsNotThere) {
 TEST(Promises, ATensorLargerThanItsFile) {
   const int64_t bytes = int64_t{1} << 62;
   EXPECT_EQ(message(tiny_config().to_map(),
-                    safetensors_bytes("{" + entry("a", std::to_string(bytes), bytes) + "}", "12")),
+                    safetensors_bytes(header("a", std::to_string(bytes), bytes), "12")),
             "load: ./model.safetensors: a: data_offsets must be within the 2 bytes of data, got "
             "4611686018427387904");
 }
 
 TEST(Promises, LayersThatAreNotThere) {
-  const auto last = "{" + entry("model.layers.9999.input_layernorm.weight", "1", 1) + "}";
+  const auto last = header("model.layers.9999.input_layernorm.weight", "1", 1);
   auto config = tiny_map("num_hidden_layers", 10'000);
   config["dtype"] = {"float32"};
   EXPECT_EQ(message(config, safetensors_bytes(last, "1")),
