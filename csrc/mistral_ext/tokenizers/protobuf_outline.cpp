@@ -1,5 +1,7 @@
 #include "mistral_ext/tokenizers/protobuf_outline.h"
 
+#include <iterator>
+
 #include "mistral_ext/core/check.h"
 
 namespace mistral_ext::tokenizers {
@@ -23,9 +25,11 @@ class Reader {
     check(false);
     return 0;
   }
-  void skip(uint64_t bytes) {
+  std::string_view take(uint64_t bytes) {
     check(bytes <= bytes_.size() - position_);
+    const auto taken = bytes_.substr(position_, bytes);
     position_ += bytes;
+    return taken;
   }
   void check(bool condition) const {
     MISTRAL_EXT_CHECK(condition,
@@ -58,13 +62,17 @@ void check_protobuf_outline(std::string_view bytes,
         reader.varint();
         break;
       case 1:
-        reader.skip(8);
+        reader.take(8);
         break;
-      case 2:
-        reader.skip(reader.varint());
+      case 2: {
+        const auto content = reader.take(reader.varint());
+        if (limits.nested_field != 0 && (tag >> 3) == limits.nested_field) {
+          check_protobuf_outline(content, label, {0, 0, std::ssize(content)});
+        }
         break;
+      }
       case 5:
-        reader.skip(4);
+        reader.take(4);
         break;
       default:  // groups, which no message of SentencePiece has
         reader.check(false);

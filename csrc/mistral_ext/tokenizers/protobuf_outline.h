@@ -10,6 +10,9 @@ struct ProtobufLimits {
   uint64_t repeated_field;  // the one that may come often
   int64_t most_repeated;
   int64_t most_other_bytes;  // of all other fields together
+  // A field that holds messages of messages. Protobuf believes the length of an inner one, and
+  // reserves memory by it, before it finds that the outer one is shorter.
+  uint64_t nested_field = 0;
 };
 
 // Looks at the outermost fields of a protobuf message, so that what a parser makes of it stays

@@ -24,6 +24,7 @@ using Piece = ModelProto::SentencePiece;
 
 constexpr int64_t kMostPieces = 1 << 20;
 constexpr int64_t kMostOtherBytes = 1 << 20;
+constexpr uint64_t kSelfTestData = 4;  // the field's number
 // The library walks pieces by recursion.
 constexpr size_t kLongestPiece = 1024;
 // It looks at 64 user-defined pieces that begin at one place, and reads beyond them where there are
@@ -119,7 +120,7 @@ struct SentencePieceModel::Library {
 };
 
 SentencePieceModel::SentencePieceModel(std::string_view bytes, const std::string& label) {
-  check_protobuf_outline(bytes, label, {1, kMostPieces, kMostOtherBytes});
+  check_protobuf_outline(bytes, label, {1, kMostPieces, kMostOtherBytes, kSelfTestData});
   auto model = std::make_unique<ModelProto>();
   MISTRAL_EXT_CHECK(model->ParseFromArray(bytes.data(), static_cast<int>(bytes.size())),
                     "{}: must be a SentencePiece model, got another protobuf message",
