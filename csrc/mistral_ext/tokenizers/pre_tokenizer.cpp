@@ -202,7 +202,9 @@ void PreTokenizer::apply(TextPieces& pieces) const {
       };
       rewrite(pieces, space, copy);
     } else {
-      const auto& [replacement, scheme] = std::get<Metaspace>(step);
+      // Not a structured binding: Clang takes none into a lambda before version 16.
+      const auto& replacement = std::get<Metaspace>(step).replacement;
+      const auto scheme = std::get<Metaspace>(step).scheme;
       const auto prepend = [&](std::string_view word, bool at_start, std::string& text) {
         // A space becomes the character itself.
         const bool has_it = word.starts_with(' ') || word.starts_with(replacement);
