@@ -62,7 +62,8 @@ TokenDecoder::TokenDecoder(const ConfigMap& fields, const std::string& label) {
     }
     steps_.push_back(std::move(step));
   }
-  if (components.empty()) steps_.push_back({Spaces{}, false});
+  // An empty Sequence is none of that.
+  if (ConfigReader(fields, label).map("decoder") == nullptr) steps_.push_back({Spaces{}, false});
 }
 
 }  // namespace mistral_ext::tokenizers

@@ -1,4 +1,4 @@
-"""tokenizer.json files to test with: of real models, and small ones trained for one component each."""
+"""tokenizer.json files to test with: of real models, and small ones for one component each."""
 
 import contextlib
 import io
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from helpers.mistral_files import SENTENCEPIECE, TEKKEN
-from helpers.multilingual import LOCALES, words
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
+from helpers.mistral_files import SENTENCEPIECE, TEKKEN
+from helpers.multilingual import LOCALES, words
 from mistral_ext import _C
 
 REAL = ["smollm2", "v1", "v3 metaspace", "tekken v3"]
