@@ -34,6 +34,9 @@ tokenizers::Message::Role role(const std::string& name) {
   return Role::kTool;
 }
 
+// pybind11 holds one class in one kind of pointer.
+std::shared_ptr<Tokenizer> shared(std::unique_ptr<Tokenizer> tokenizer) { return tokenizer; }
+
 // (id, name, arguments) and (name, description, parameters).
 using Texts = std::tuple<std::string, std::string, std::string>;
 
@@ -112,10 +115,20 @@ void bind_tokenizer(py::module_& m) {
       "The tokenizer in a model's folder.");
   m.def(
       "parse_tokenizer_json",
-      [](const std::string& text) { return tokenizers::parse_tokenizer_json(text, "text"); },
+      [](const std::string& text) {
+        return shared(tokenizers::parse_tokenizer_json(text, "text"));
+      },
       py::arg("text"));
-  m.def("load_sentencepiece", &tokenizers::load_sentencepiece, py::arg("file"));
-  m.def("load_tekken", &tokenizers::load_tekken, py::arg("file"));
+  m.def(
+      "load_sentencepiece",
+      [](const std::filesystem::path& file) {
+        return shared(tokenizers::load_sentencepiece(file));
+      },
+      py::arg("file"));
+  m.def(
+      "load_tekken",
+      [](const std::filesystem::path& file) { return shared(tokenizers::load_tekken(file)); },
+      py::arg("file"));
   py::class_<tokenizers::Message>(m, "Message", "One message of a conversation.")
       .def(py::init(&message),
            py::arg("role"),
