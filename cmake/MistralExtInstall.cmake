@@ -1,8 +1,8 @@
 # What `cmake --install` lays out, with the Python package folder, or any C++ prefix, as the prefix:
 #   lib/libmistral_ext.so   include/mistral_ext/...   share/cmake/mistral_ext/...
 #   _C.<abi>.so, _build_info.py (with MISTRAL_EXT_PYTHON)
-# MISTRAL_EXT_INPLACE gives the source's mistral_ext/ the same at build time; its targets file names
-# the source's headers.
+# MISTRAL_EXT_INPLACE gives the source's mistral_ext/ the same at build time, with links in place of the
+# headers: MistralExtHeaders.cmake.
 include(CMakePackageConfigHelpers)
 
 set(config_folder "${CMAKE_CURRENT_BINARY_DIR}/config")
@@ -14,14 +14,19 @@ set(install_config share/cmake/mistral_ext)
 configure_package_config_file(
   "${CMAKE_CURRENT_SOURCE_DIR}/cmake/mistral_extConfig.cmake.in" "${config_folder}/mistral_extConfig.cmake"
   INSTALL_DESTINATION ${install_config} NO_SET_AND_CHECK_MACRO)
-write_basic_package_version_file("${config_folder}/mistral_extConfigVersion.cmake" COMPATIBILITY SameMinorVersion)
+# Semantic versioning below 1.0, where a minor version may break what a patch may not; from 1.0 on it is
+# SameMajorVersion.
+set(compatibility SameMinorVersion)
+if(PROJECT_VERSION_MAJOR GREATER 0)
+  set(compatibility SameMajorVersion)
+endif()
+write_basic_package_version_file("${config_folder}/mistral_extConfigVersion.cmake" COMPATIBILITY ${compatibility})
 configure_file(cmake/mistral_ext_find_torch.cmake "${config_folder}/mistral_ext_find_torch.cmake" COPYONLY)
 
 install(TARGETS mistral_ext EXPORT mistral_ext LIBRARY DESTINATION lib)
 install(EXPORT mistral_ext NAMESPACE mistral_ext:: FILE mistral_extTargets.cmake DESTINATION ${install_config})
 install(FILES "${config_folder}/mistral_extConfig.cmake" "${config_folder}/mistral_extConfigVersion.cmake"
               "${config_folder}/mistral_ext_find_torch.cmake" DESTINATION ${install_config})
-install(DIRECTORY csrc/mistral_ext DESTINATION include FILES_MATCHING PATTERN "*.h" PATTERN bindings EXCLUDE)
 if(MISTRAL_EXT_INPLACE)
   export(EXPORT mistral_ext NAMESPACE mistral_ext:: FILE "${config_folder}/mistral_extTargets.cmake")
 endif()

@@ -9,16 +9,28 @@ endif()
 set(mistral_ext_prefix_maps
     "-ffile-prefix-map=${CMAKE_SOURCE_DIR}/=" "-ffile-prefix-map=${TORCH_INSTALL_PREFIX}/include/=")
 
+if(MISTRAL_EXT_SANITIZE STREQUAL "thread")
+  set(mistral_ext_sanitizers -fsanitize=thread)
+elseif(MISTRAL_EXT_SANITIZE)
+  set(mistral_ext_sanitizers -fsanitize=address,undefined -fno-sanitize-recover=undefined)
+endif()
+
 function(mistral_ext_configure target)
   target_compile_options(${target} PRIVATE ${mistral_ext_warnings} ${mistral_ext_prefix_maps})
   if(MISTRAL_EXT_SANITIZE)
-    target_compile_options(${target} PRIVATE -fsanitize=address,undefined -fno-sanitize-recover=undefined
-                                             -fno-omit-frame-pointer -g -O1)
-    target_link_options(${target} PUBLIC -fsanitize=address,undefined)
+    target_compile_options(${target} PRIVATE ${mistral_ext_sanitizers} -fno-omit-frame-pointer -g -O1)
+    target_link_options(${target} PUBLIC ${mistral_ext_sanitizers})
   endif()
   if(MISTRAL_EXT_FUZZ)
     target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link)
   endif()
+endfunction()
+
+# mistral_ext_export_only(target map): of the library's symbols, those that the linker script `map` names.
+function(mistral_ext_export_only target map)
+  set(map "${CMAKE_CURRENT_SOURCE_DIR}/${map}")
+  target_link_options(${target} PRIVATE "-Wl,--version-script=${map}")
+  set_property(TARGET ${target} APPEND PROPERTY LINK_DEPENDS "${map}")
 endfunction()
 
 # The instruction-set levels of kernels/cpu, each with its flags. `plain` is whatever the compiler's default is.

@@ -49,8 +49,7 @@ def release(version: str) -> str:
 
 def get_include() -> str:
     """The folder to give a C++ compiler for `#include "mistral_ext/..."`."""
-    in_checkout = PACKAGE.parent / "csrc"
-    return str(in_checkout if (in_checkout / "mistral_ext").is_dir() else PACKAGE / "include")
+    return str(PACKAGE / "include")
 
 
 cmake_prefix_path = str(PACKAGE / "share" / "cmake")

@@ -18,7 +18,9 @@ EXPECTED = [
     r"mistral_ext/_C\..*\.so",
     r"mistral_ext/_build_info\.py",
     r"mistral_ext/lib/libmistral_ext\.so",
+    r"mistral_ext/include/mistral_ext/mistral_ext\.h",
     r"mistral_ext/include/mistral_ext/ops/rms_norm\.h",
+    r"mistral_ext/include/mistral_ext/version\.h",
     r"mistral_ext/share/cmake/mistral_ext/mistral_extConfig\.cmake",
     r"mistral_ext/share/cmake/mistral_ext/mistral_extTargets\.cmake",
     r".*dist-info/licenses/LICENSE",
@@ -68,8 +70,9 @@ def check_consumer(python: str, folder: Path) -> None:
     run(cmake, *arguments, f"-DCMAKE_PREFIX_PATH={prefix.strip()}")
     run(cmake, "--build", str(folder / "build"))
     printed = run(str(folder / "build" / "consumer"))
-    if printed.split() != ["0.5", "0.5"]:
-        sys.exit(f"the C++ consumer printed {printed!r}, expected 0.5 0.5")
+    version = run(python, "-c", "import mistral_ext; print(mistral_ext.__version__)", cwd=folder)
+    if printed.split() != ["0.5", "0.5", version.strip()]:
+        sys.exit(f"the C++ consumer printed {printed!r}, expected 0.5 0.5 {version}")
     print("a C++ program finds it with find_package and computes")
 
 

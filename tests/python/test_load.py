@@ -72,7 +72,8 @@ def test_the_binaries_say_what_they_are():
 
 
 def test_the_include_folder_and_the_cmake_package_exist():
-    assert (Path(mistral_ext.get_include()) / "mistral_ext/ops/rms_norm.h").is_file()
+    for header in ("mistral_ext.h", "version.h", "ops/rms_norm.h"):
+        assert (Path(mistral_ext.get_include()) / "mistral_ext" / header).is_file()
     package = Path(mistral_ext.cmake_prefix_path) / "mistral_ext"
     assert (package / "mistral_extConfig.cmake").is_file()
     assert (package / "mistral_extTargets.cmake").is_file()

@@ -6,6 +6,7 @@
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/multinomial.h>
 #include <ATen/ops/softmax.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 
@@ -54,16 +55,16 @@ class ContinuationPicker {
 };
 
 // bool [batch * continuations], on the CPU: which of those proposed end a sequence.
+//   is_last: all do.
 at::Tensor find_ended(const BeamState& state,
                       const GenerationConfig& config,
                       const Callbacks& callbacks,
-                      int64_t max_length) {
+                      bool is_last) {
   const auto tokens = state.proposed_tokens();
   const auto on_host = tokens.cpu();
   const auto* token = on_host.const_data_ptr<int64_t>();
   auto ended = at::empty(tokens.sizes(), at::kBool);
   auto* ends = ended.mutable_data_ptr<bool>();
-  const bool is_last = state.length() + 1 >= max_length;
   for (int64_t i = 0; i < tokens.numel(); ++i) {
     ends[i] =
         is_last || std::ranges::find(config.eos_token_ids, token[i]) != config.eos_token_ids.end();
@@ -92,6 +93,17 @@ GenerateInputs repeat_rows(GenerateInputs inputs, int64_t repeats) {
     repeat(inputs.position_ids);
   }
   return inputs;
+}
+
+// Cancelled before the first step.
+BeamSearchOutput nothing_made(const at::Tensor& prompts, int64_t num_return_sequences) {
+  BeamSearchOutput output;
+  output.sequences = prompts.repeat_interleave(num_return_sequences, 0);
+  const int64_t rows = output.sequences.size(0);
+  output.sequences_scores = at::zeros({rows}, prompts.options().dtype(at::kFloat));
+  output.beam_indices = at::empty({rows, 0}, prompts.options().dtype(at::kInt));
+  output.cancelled = true;
+  return output;
 }
 
 // Whether the cache holds tokens of each beam, not of each prompt.
@@ -138,10 +150,11 @@ BeamSearchOutput beam_search(models::MistralForCausalLM& model,
 
   // Beams that come with rows of their own may differ from the first token on.
   const int64_t shared = have_rows ? 0 : prompt.past + prompt.fed;
-  Feeder feeder(model, prompt, inputs.cache, callbacks.check_interrupt);
+  Feeder feeder(model, prompt, inputs.cache, callbacks);
   LengthWatch watch(model.config(), callbacks);
   BeamSearchOutput output;
   auto logits = feeder.feed_prompt(config.prefill_chunk_size);
+  if (!logits.defined()) return nothing_made(prompts, beams.num_return_sequences);
   if (!have_rows) {
     logits = logits.repeat_interleave(num_beams, 0);
     feeder.repeat_rows(num_beams);
@@ -157,7 +170,9 @@ BeamSearchOutput beam_search(models::MistralForCausalLM& model,
 
     scores = scores.view({batch, num_beams, vocab_size}) + state.scores().unsqueeze(-1);
     state.propose(picker.pick(scores.view({batch, num_beams * vocab_size})));
-    state.decide(find_ended(state, config, callbacks, prompt.max_length));
+    const bool is_longest = state.length() + 1 >= prompt.max_length;
+    output.cancelled = !is_longest && callbacks.stop.stop_requested();
+    state.decide(find_ended(state, config, callbacks, is_longest || output.cancelled));
     ++output.steps;
     if (state.length() < prompt.max_length) watch.reached(state.length());
     // A cache of its own is not needed any more.

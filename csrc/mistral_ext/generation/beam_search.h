@@ -26,6 +26,10 @@ struct BeamSearchOutput {
   // -1 behind the end.
   at::Tensor beam_indices;
   int64_t steps = 0;  // tokens made in each beam
+  // A stop was asked for (callbacks.stop): the search ended as though the greatest length were the
+  // one it had reached. Cancelled before the prompt was fed whole, the sequences are the prompts,
+  // the scores 0, and the cache has a row a prompt.
+  bool cancelled = false;
   // Where asked for, one fp32 [batch * num_beams, vocab_size] a step.
   std::vector<at::Tensor> scores;  // processed log-probabilities
   std::vector<at::Tensor> logits;  // the model's
@@ -35,7 +39,7 @@ struct BeamSearchOutput {
 // same tokens and scores for the same logits, and the same draws for the same seed. Of each prompt
 // num_beams beams go on; with n ends a step looks at max(2, n + 1) * num_beams continuations, so
 // that enough remain that have not ended. Records no gradients. Throws ValueError for a bad
-// argument, before any work.
+// argument, before any work. Threads: as generate.
 //
 // The prompt is fed once a row, however many beams continue it.
 //

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <stop_token>
 
 #include "mistral_ext/core/config.h"
 
@@ -24,6 +25,11 @@ struct Callbacks {
   // Once, when the sequences have outgrown the model's max_position_embeddings and are not yet of
   // the greatest length. Absent: a warning, the first time in a process.
   std::function<void(int64_t length)> on_overlength;
+  // Asks for an end from any thread: seen between two passes of the model, so within the time of
+  // one (prefill_chunk_size makes those of a long prompt short). What was made so far is returned,
+  // and the cache fits it: generate goes on from there when it is called with the sequences
+  // returned and this cache.
+  std::stop_token stop;
 };
 
 // What to do about on_overlength.

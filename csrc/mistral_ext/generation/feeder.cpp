@@ -16,8 +16,8 @@ constexpr int64_t kReservedTokens = 512;
 Feeder::Feeder(models::MistralForCausalLM& model,
                const Prompt& prompt,
                cache::KVCache* cache,
-               const std::function<void()>& check_interrupt)
-    : model_(model), prompt_(prompt), cache_(cache), check_interrupt_(check_interrupt) {
+               const Callbacks& callbacks)
+    : model_(model), prompt_(prompt), cache_(cache), callbacks_(callbacks) {
   if (cache_ == nullptr) {
     own_cache_ = std::make_unique<cache::KVCache>(model.config());
     cache_ = own_cache_.get();
@@ -34,9 +34,11 @@ at::Tensor Feeder::feed_prompt(int64_t chunk_size) {
   if (chunk_size == 0) chunk_size = prompt_.fed;
   int64_t begin = 0;
   for (; begin + chunk_size < prompt_.fed; begin += chunk_size) {
+    if (callbacks_.stop.stop_requested()) return {};
     model_.model().forward(prompt_part(begin, chunk_size));
     interruption_point();
   }
+  if (callbacks_.stop.stop_requested()) return {};
   const auto logits = last_logits(prompt_part(begin, prompt_.fed - begin));
   if (prompt_.position_ids.defined()) {
     // Of its own memory: it counts on in place.
@@ -91,7 +93,7 @@ at::Tensor Feeder::last_logits(const models::ModelInputs& inputs) {
 }
 
 void Feeder::interruption_point() {
-  if (check_interrupt_) check_interrupt_();
+  if (callbacks_.check_interrupt) callbacks_.check_interrupt();
 }
 
 }  // namespace mistral_ext::generation

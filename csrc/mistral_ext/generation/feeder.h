@@ -2,10 +2,10 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <functional>
 #include <memory>
 #include <optional>
 
+#include "mistral_ext/generation/callbacks.h"
 #include "mistral_ext/generation/growing_columns.h"
 #include "mistral_ext/generation/prompt.h"
 #include "mistral_ext/models/mistral_for_causal_lm.h"
@@ -15,15 +15,17 @@ namespace mistral_ext::generation {
 // Feeds the model: the prompt, then a token of each row at a time.
 class Feeder {
  public:
-  // prompt and check_interrupt must outlive it.
+  // prompt and callbacks must outlive it.
   //   cache: continued where it is given; otherwise one of its own.
   Feeder(models::MistralForCausalLM& model,
          const Prompt& prompt,
          cache::KVCache* cache,
-         const std::function<void()>& check_interrupt);
+         const Callbacks& callbacks);
 
   // Each returns the logits of the last position, [rows, vocab_size]. First comes the prompt.
   //   chunk_size: tokens in one pass; 0: all.
+  // Undefined where a stop was asked for before the last pass of the prompt: those before it are in
+  // the cache.
   at::Tensor feed_prompt(int64_t chunk_size);
   // tokens: int64 [rows, 1]
   at::Tensor feed(const at::Tensor& tokens);
@@ -42,7 +44,7 @@ class Feeder {
   const Prompt& prompt_;
   std::unique_ptr<cache::KVCache> own_cache_;
   cache::KVCache* cache_;
-  const std::function<void()>& check_interrupt_;
+  const Callbacks& callbacks_;
   std::optional<GrowingColumns> mask_;
   at::Tensor visible_;   // bool [1]
   at::Tensor position_;  // int64 [rows|1, 1], of the last token fed

@@ -95,13 +95,17 @@ GenerateOutput generate(models::MistralForCausalLM& model,
                    .vocab_size = model.config().vocab_size,
                    .device = model.device()});
 
-  Feeder feeder(model, prompt, inputs.cache, callbacks.check_interrupt);
+  Feeder feeder(model, prompt, inputs.cache, callbacks);
   StopTracker tracker(config, prompt.batch);
   LengthWatch watch(model.config(), callbacks);
   GrowingColumns sequences(prompt.sequences);
   GenerateOutput output;
   for (auto logits = feeder.feed_prompt(config.prefill_chunk_size);;
        logits = feeder.feed(sequences.last())) {
+    if (!logits.defined()) {
+      output.cancelled = true;
+      break;
+    }
     logits = logits.to(at::kFloat);
     if (config.output_logits) output.logits.push_back(logits);
     at::Tensor* const scores = config.output_scores ? &output.scores.emplace_back() : nullptr;
@@ -115,6 +119,8 @@ GenerateOutput generate(models::MistralForCausalLM& model,
     if (sequences.length() >= prompt.max_length) break;
     watch.reached(sequences.length());
     if (tracker.all_stopped()) break;
+    output.cancelled = callbacks.stop.stop_requested();
+    if (output.cancelled) break;
   }
   output.sequences = sequences.all().contiguous();
   output.stopped = tracker.stopped();

@@ -19,6 +19,9 @@ struct GenerateOutput {
   // bool [batch], on the CPU: ended by an end-of-sequence token or by on_step. The others reached
   // the greatest length, or were still going when the last row was stopped.
   at::Tensor stopped;
+  // A stop was asked for (callbacks.stop) before every row had ended or was of the greatest length.
+  // steps may then be 0.
+  bool cancelled = false;
   // Where asked for, one fp32 [batch, vocab_size] a step.
   std::vector<at::Tensor> scores;  // processed: what the token was picked from
   std::vector<at::Tensor> logits;  // the model's
@@ -26,8 +29,11 @@ struct GenerateOutput {
 
 // Generates token by token, as Hugging Face's generate does for one beam: the same tokens for the
 // same logits, and with sampling the same tokens for the same seed. Records no gradients; what the
-// cache holds afterwards has seen every token but the last. Throws ValueError for a bad argument,
-// before any work.
+// cache holds afterwards has seen every token but the last, or, cancelled in the prompt, whole
+// chunks of it. Throws ValueError for a bad argument, before any work.
+//
+// Any number of threads may generate with one model at once, each with a cache and, where it
+// samples, a seed or a generator of its own: docs/cpp.md says what they share.
 //   generator: what sampling draws from where config.seed is absent; neither: the default one.
 GenerateOutput generate(models::MistralForCausalLM& model,
                         const GenerateInputs& inputs,

@@ -152,7 +152,9 @@ std::shared_ptr<MistralForCausalLM> load_pretrained(const std::filesystem::path&
   // Of use to passes that record gradients, wherever it is asked for.
   const c10::InferenceMode ordinary(false);
   const auto checkpoint = open_checkpoint(folder);
-  return Loader(checkpoint, options).load();
+  auto model = Loader(checkpoint, options).load();
+  for (auto& parameter : model->parameters()) parameter.requires_grad_(options.requires_grad);
+  return model;
 }
 
 }  // namespace mistral_ext::models

@@ -10,8 +10,10 @@ namespace mistral_ext::models {
 
 struct LoadOptions {
   // Absent: what the configuration says, else the dtype in which the embedding is stored.
-  std::optional<at::ScalarType> dtype;
+  std::optional<at::ScalarType> dtype = std::nullopt;
   at::Device device = at::kCPU;
+  // Whether the parameters require gradients: to train.
+  bool requires_grad = false;
 };
 
 // Loads a folder that save_pretrained wrote, Hugging Face's or ours: config.json with
@@ -23,9 +25,9 @@ struct LoadOptions {
 // when something is written to them. The file may be replaced or removed meanwhile, not cut short.
 // All others are converted one by one.
 //
-// The parameters require no gradients. With tied embeddings the head is the embedding, unless the
-// folder has another one. Throws ValueError that names the file, and the field or the tensor which
-// is missing, of no use to the model, or of another shape.
+// The parameters require no gradients unless options say so. With tied embeddings the head is the
+// embedding, unless the folder has another one. Throws ValueError that names the file, and the
+// field or the tensor which is missing, of no use to the model, or of another shape.
 std::shared_ptr<MistralForCausalLM> load_pretrained(const std::filesystem::path& folder,
                                                     const LoadOptions& options = {});
 

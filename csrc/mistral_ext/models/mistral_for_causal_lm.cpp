@@ -1,6 +1,11 @@
 #include "mistral_ext/models/mistral_for_causal_lm.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/full.h>
+
 #include "mistral_ext/core/check.h"
+#include "mistral_ext/ops/linear_cross_entropy.h"
 
 namespace mistral_ext::models {
 namespace {
@@ -37,6 +42,28 @@ at::Tensor kept_positions(const at::Tensor& hidden_states, const LogitsToKeep& l
   return count == 0 || count >= seq ? hidden_states : hidden_states.narrow(1, seq - count, count);
 }
 
+void check_labels(const ModelInputs& inputs, const at::Tensor& labels, const LossOptions& options) {
+  const auto& tokens = inputs.input_ids.defined() ? inputs.input_ids : inputs.inputs_embeds;
+  // Tokens that do not fit are named by the model.
+  const bool have_tokens = tokens.defined() && tokens.dim() >= 2;
+  MISTRAL_EXT_CHECK(labels.defined() && labels.scalar_type() == at::kLong,
+                    "loss: labels must be int64, got {}",
+                    labels.defined() ? c10::toString(labels.scalar_type()) : "none");
+  MISTRAL_EXT_CHECK(!have_tokens || labels.sizes() == tokens.sizes().slice(0, 2),
+                    "loss: labels must have shape {}, got {}",
+                    c10::str(tokens.sizes().slice(0, 2)),
+                    c10::str(labels.sizes()));
+  MISTRAL_EXT_CHECK(options.num_items_in_batch.value_or(1) > 0,
+                    "loss: num_items_in_batch must be positive, got {}",
+                    options.num_items_in_batch.value_or(1));
+}
+
+// labels: int64 [batch, seq] -> int64 [batch * seq], the label of each position's next token.
+at::Tensor next_labels(const at::Tensor& labels, int64_t ignore_index) {
+  const auto none = at::full({labels.size(0), 1}, ignore_index, labels.options());
+  return at::cat({labels.narrow(1, 1, labels.size(1) - 1), none}, 1).flatten();
+}
+
 }  // namespace
 
 MistralForCausalLM::MistralForCausalLM(const MistralConfig& config)
@@ -54,6 +81,18 @@ CausalLMOutputs MistralForCausalLM::forward(const ModelInputs& inputs,
   outputs.logits =
       lm_head_->forward(kept_positions(outputs.model.last_hidden_state, logits_to_keep));
   return outputs;
+}
+
+at::Tensor MistralForCausalLM::loss(const ModelInputs& inputs,
+                                    const at::Tensor& labels,
+                                    const LossOptions& options) {
+  check_labels(inputs, labels, options);
+  const auto hidden_states = model_->forward(inputs).last_hidden_state;
+  const auto targets = next_labels(labels.to(hidden_states.device()), options.ignore_index);
+  const auto total = ops::linear_cross_entropy(
+      hidden_states.flatten(0, 1), lm_head_->weight(), targets, options.ignore_index);
+  if (options.num_items_in_batch) return total / *options.num_items_in_batch;
+  return total / targets.ne(options.ignore_index).sum();
 }
 
 }  // namespace mistral_ext::models

@@ -1,0 +1,84 @@
+// Fine-tunes the model of a folder on token ids and saves it as a folder that Hugging Face loads:
+//   train <folder> <file of ids> <output folder> <steps> <batch> <tokens> <learning rate>
+// The file holds integers between spaces. Step i takes the batch * tokens ids that follow those of
+// step i - 1. Prints the loss of each step.
+
+#include <torch/nn/utils/clip_grad.h>
+#include <torch/optim/adamw.h>
+#include <torch/types.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iomanip>
+#include <iostream>
+#include <iterator>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "mistral_ext/mistral_ext.h"
+
+namespace {
+
+torch::Tensor read_ids(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  const std::vector<int64_t> ids{std::istream_iterator<int64_t>(file), {}};
+  if (!file.eof()) throw std::runtime_error(path.string() + ": must hold integers alone");
+  return torch::tensor(ids, torch::kLong);
+}
+
+void train(const std::vector<std::string>& arguments) {
+  const std::filesystem::path folder = arguments.at(0);
+  const std::filesystem::path output = arguments.at(2);
+  const int64_t steps = std::stoll(arguments.at(3));
+  const int64_t batch = std::stoll(arguments.at(4));
+  const int64_t tokens = std::stoll(arguments.at(5));
+  const auto ids = read_ids(arguments.at(1)).narrow(0, 0, steps * batch * tokens);
+
+  auto model =
+      mistral_ext::models::load_pretrained(folder, {.dtype = torch::kFloat, .requires_grad = true});
+  model->train();
+  torch::optim::AdamW optimizer(model->parameters(),
+                                torch::optim::AdamWOptions(std::stod(arguments.at(6))));
+  std::cout << std::setprecision(9);
+  for (const auto& rows : ids.view({steps, batch, tokens}).unbind()) {
+    mistral_ext::models::ModelInputs inputs;
+    inputs.input_ids = rows;
+    // Each layer runs again in the backward, in place of keeping what it computed.
+    inputs.checkpointed_layers.assign(model->config().num_hidden_layers, true);
+    const auto loss = model->loss(inputs, /*labels=*/rows);
+    optimizer.zero_grad();
+    loss.backward();
+    torch::nn::utils::clip_grad_norm_(model->parameters(), 1.0);
+    optimizer.step();
+    std::cout << loss.item<double>() << std::endl;
+  }
+
+  mistral_ext::models::save_pretrained(*model, output);
+  for (const char* name :
+       {"generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model"}) {
+    if (std::filesystem::exists(folder / name)) {
+      std::filesystem::copy_file(
+          folder / name, output / name, std::filesystem::copy_options::overwrite_existing);
+    }
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 8) {
+    std::cerr << "usage: train <folder> <file of ids> <output folder> <steps> <batch> <tokens> "
+                 "<learning rate>\n";
+    return 2;
+  }
+  try {
+    train({argv + 1, argv + argc});
+  } catch (const c10::Error& error) {
+    std::cerr << error.what_without_backtrace() << '\n';
+    return 1;
+  } catch (const std::exception& error) {
+    std::cerr << error.what() << '\n';
+    return 1;
+  }
+}

@@ -1,0 +1,22 @@
+# Every installed header compiles alone. Where a source of the same name includes it first, the
+# builds without precompiled headers show it; each other one gets a source here that has nothing else in
+# it, compiled with the tests.
+set(csrc "${CMAKE_SOURCE_DIR}/csrc")
+file(GLOB_RECURSE headers RELATIVE "${csrc}" CONFIGURE_DEPENDS "${csrc}/mistral_ext/*.h")
+list(FILTER headers EXCLUDE REGEX "^mistral_ext/(bindings|kernels|programs|ops/cpu|ops/cuda|ops/autograd)/")
+set(alone "")
+foreach(header IN LISTS headers)
+  string(REGEX REPLACE "[.]h$" ".cpp" source "${header}")
+  set(first "")
+  if(EXISTS "${csrc}/${source}")
+    file(STRINGS "${csrc}/${source}" first REGEX "^#include" LIMIT_COUNT 1)
+  endif()
+  if(NOT first STREQUAL "#include \"${header}\"")
+    string(MAKE_C_IDENTIFIER "${header}" name)
+    file(CONFIGURE OUTPUT "headers_alone/${name}.cpp" CONTENT "#include \"@header@\"\n" @ONLY)
+    list(APPEND alone "${CMAKE_CURRENT_BINARY_DIR}/headers_alone/${name}.cpp")
+  endif()
+endforeach()
+add_library(headers_alone OBJECT ${alone})
+mistral_ext_configure(headers_alone)
+target_link_libraries(headers_alone PRIVATE mistral_ext)

@@ -1,0 +1,43 @@
+"""C++ programs built against the package, as their users build them."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import mistral_ext
+
+ROOT = Path(__file__).parents[3]
+
+
+def run(*command: str | Path) -> str:
+    """What the command prints."""
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def tool(name: str) -> str:
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.is_file() else shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is missing")
+    return found
+
+
+def build(source: str, folder: Path) -> Path:
+    """The program of a folder of this repository, built in `folder`: it has the folder's name."""
+    options = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}"]
+    # In a checkout torch does not lie beside mistral_ext.
+    prefixes = f"{mistral_ext.cmake_prefix_path};{torch.utils.cmake_prefix_path}"
+    options.append(f"-DCMAKE_PREFIX_PATH={prefixes}")
+    if ccache := shutil.which("ccache"):
+        options.append(f"-DCMAKE_CXX_COMPILER_LAUNCHER={ccache}")
+    run(tool("cmake"), "-S", ROOT / source, "-B", folder, *options)
+    run(tool("cmake"), "--build", folder)
+    return folder / Path(source).name

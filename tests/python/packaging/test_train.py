@@ -1,0 +1,78 @@
+"""examples/train, a C++ program, beside the same loop in Python with Hugging Face's class."""
+
+import subprocess
+
+import torch
+import transformers
+from helpers import smollm2
+from helpers.cpp_programs import build, run
+
+STEPS, BATCH, TOKENS, RATE = 3, 2, 24, 1e-5
+
+
+def train_in_python(ids: torch.Tensor) -> tuple[list[float], transformers.PreTrainedModel]:
+    model = smollm2.hf_model().train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
+    losses = []
+    for rows in ids.view(STEPS, BATCH, TOKENS):
+        loss = model(rows, labels=rows, use_cache=False).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, model
+
+
+def test_it_trains_as_a_loop_in_python_and_saves_what_hugging_face_loads(tmp_path):
+    ids = smollm2.text_ids(STEPS * BATCH * TOKENS)
+    (tmp_path / "ids.txt").write_text(" ".join(map(str, ids.flatten().tolist())))
+    program = build("examples/train", tmp_path / "build")
+    output = tmp_path / "trained"
+    sizes = [str(number) for number in (STEPS, BATCH, TOKENS, RATE)]
+    printed = run(program, smollm2.folder(), tmp_path / "ids.txt", output, *sizes)
+    losses = [float(line) for line in printed.split()]
+
+    expected_losses, expected = train_in_python(ids)
+    # fp32 through 30 layers, summed in another order; the second and third step start from weights
+    # that differ by rounding too.
+    torch.testing.assert_close(
+        torch.tensor(losses), torch.tensor(expected_losses), rtol=1e-4, atol=0
+    )
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(output, dtype=torch.float32)
+    assert type(model) is transformers.MistralForCausalLM
+    assert model.generation_config.eos_token_id == expected.generation_config.eos_token_id
+    transformers.AutoTokenizer.from_pretrained(output)
+    original = smollm2.hf_model().state_dict()
+    trained = model.state_dict()
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    # AdamW's first steps are the gradients' signs times the rate: where a gradient is not larger
+    # than its rounding error the sign is chance, and the weight may differ by all the rate, twice,
+    # in each step. Such elements are few: in root mean square the weights differ by little of what
+    # they have moved.
+    difference = moved = 0.0
+    for name, weight in expected.state_dict().items():
+        assert (trained[name] - weight).abs().max() <= 2 * STEPS * RATE + 1e-7, name
+        difference += (trained[name] - weight).double().pow(2).sum().item()
+        moved += (weight - original[name]).double().pow(2).sum().item()
+    assert moved > 0
+    assert (difference / moved) ** 0.5 < 0.05
+
+
+def test_what_it_cannot_read_is_said_in_one_line(tmp_path):
+    program = build("examples/train", tmp_path / "build")
+
+    def error(*arguments) -> str:
+        command = [str(part) for part in (program, *arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode in (1, 2)
+        return done.stderr.strip()
+
+    ids = tmp_path / "ids.txt"
+    ids.write_text("1 2 three")
+    numbers = ("1", "1", "2", "1e-5")
+    assert error().startswith("usage: train ")
+    assert error(tmp_path, ids, tmp_path / "out", *numbers).endswith("must hold integers alone")
+    ids.write_text("1 2")
+    assert "load: " in error(tmp_path / "none", ids, tmp_path / "out", *numbers)
