@@ -139,7 +139,7 @@ class Encoder {
       list += "{\"name\": " + python_json_string(call.name) +
               ", \"arguments\": " + json_or_string(call.arguments);
       if (version_ >= Version::kV3) list += ", \"id\": " + python_json_string(call.id);
-      list += "}";
+      list += '}';
     }
     control("[TOOL_CALLS]");
     text(list + "]");

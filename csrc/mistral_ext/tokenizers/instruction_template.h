@@ -39,9 +39,12 @@ struct Message {
   // Of the last message, an assistant's: it is the beginning of the answer, which the model goes on
   // with.
   bool prefix = false;
+  // Initialisers, so that {role, content} is a whole message to compilers that warn.
+  // NOLINTBEGIN(readability-redundant-member-init)
   std::vector<ToolCall> tool_calls = {};  // an assistant's
   std::string tool_call_id = {};          // a tool's: which call it answers
   std::optional<std::string> name = {};   // a tool's; v2 only
+  // NOLINTEND(readability-redundant-member-init)
 };
 
 // The ids that mistral-common's MistralTokenizer.encode_chat_completion gives for a conversation.

@@ -41,8 +41,9 @@ class SentencePieceTokenizer : public Tokenizer {
     ids_.reserve(pieces.size());
     for (size_t id = 0; id < pieces.size(); ++id) {
       ids_.emplace(pieces[id].text, static_cast<int64_t>(id));
-      if (pieces[id].kind == Kind::kControl)
+      if (pieces[id].kind == Kind::kControl) {
         special_.add(pieces[id].text, static_cast<int64_t>(id));
+      }
     }
   }
 

@@ -113,16 +113,20 @@ class Reader : public io::JsonEvents {
     return std::move(*found);
   }
   void config(io::JsonScalar value) {
-    if (key_ == "pattern") pattern_ = as<std::string>(std::move(value), "a text");
-    if (key_ == "version") version_ = as<std::string>(std::move(value), "a text");
-    if (key_ == "default_vocab_size") vocab_size_ = as<int64_t>(std::move(value), "an integer");
-    if (key_ == "default_num_special_tokens") {
+    if (key_ == "pattern") {
+      pattern_ = as<std::string>(std::move(value), "a text");
+    } else if (key_ == "version") {
+      version_ = as<std::string>(std::move(value), "a text");
+    } else if (key_ == "default_vocab_size") {
+      vocab_size_ = as<int64_t>(std::move(value), "an integer");
+    } else if (key_ == "default_num_special_tokens") {
       num_special_tokens_ = as<int64_t>(std::move(value), "an integer");
     }
   }
   void entry(io::JsonScalar value) {
-    if (key_ == "rank") entry_.rank = as<int64_t>(std::move(value), "an integer");
-    if (key_ == (section_ == "vocab" ? "token_bytes" : "token_str")) {
+    if (key_ == "rank") {
+      entry_.rank = as<int64_t>(std::move(value), "an integer");
+    } else if (key_ == (section_ == "vocab" ? "token_bytes" : "token_str")) {
       entry_.text = as<std::string>(std::move(value), "a text");
     }
   }

@@ -25,6 +25,9 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
+  // Defaults for callers; what overrides these has none of its own to differ in.
+  // NOLINTBEGIN(google-default-arguments)
+
   // text: UTF-8. Throws ValueError naming the byte where it is not.
   virtual std::vector<int64_t> encode(std::string_view text,
                                       const EncodeOptions& options = {}) const = 0;
@@ -34,6 +37,7 @@ class Tokenizer {
 
   // The same for ids that come one at a time.
   virtual std::unique_ptr<TextStream> text_stream(bool skip_special_tokens = false) const = 0;
+  // NOLINTEND(google-default-arguments)
 
   // Ids are below it; there may be holes.
   virtual int64_t vocab_size() const = 0;
