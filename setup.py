@@ -35,6 +35,8 @@ class CMakeBuild(build_ext):
         arguments = ["-S", str(SOURCE), "-B", str(build)]
         arguments.append(f"-DPython_EXECUTABLE={sys.executable}")
         arguments.append(f"-DMISTRAL_EXT_INPLACE={'ON' if in_place else 'OFF'}")
+        if not in_place:  # docs/dependencies.md says why a wheel has none
+            arguments.append("-DMISTRAL_EXT_PROGRAMS=OFF")
         ninja = find_tool("ninja")
         if ninja is not None:
             arguments += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]

@@ -19,7 +19,7 @@ FLOORS = [
     ["tokenizers", "layers"],
     ["models"],
     ["generation"],
-    ["bindings"],
+    ["bindings", "programs"],
 ]
 FLOOR_OF = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 SUFFIXES = {".h", ".cpp", ".cuh", ".cu"}

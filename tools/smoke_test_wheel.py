@@ -59,21 +59,23 @@ def run(*command: str, cwd: Path | None = None) -> str:
     return done.stdout
 
 
-def check_consumer(python: str, folder: Path) -> None:
+def check_cpp_app(python: str, folder: Path) -> None:
+    """examples/cpp_app against the wheel: it must write what Python makes."""
     prefix = run(
         python, "-c", "import mistral_ext; print(mistral_ext.cmake_prefix_path)", cwd=folder
     )
-    source = ROOT / "tests" / "packaging" / "consumer"
+    source = ROOT / "examples" / "cpp_app"
     arguments = ["-S", str(source), "-B", str(folder / "build"), "-G", "Ninja"]
     arguments += [f"-DCMAKE_MAKE_PROGRAM={find_tool('ninja')}", "-DCMAKE_BUILD_TYPE=Release"]
     cmake = find_tool("cmake")
     run(cmake, *arguments, f"-DCMAKE_PREFIX_PATH={prefix.strip()}")
     run(cmake, "--build", str(folder / "build"))
-    printed = run(str(folder / "build" / "consumer"))
-    version = run(python, "-c", "import mistral_ext; print(mistral_ext.__version__)", cwd=folder)
-    if printed.split() != ["0.5", "0.5", version.strip()]:
-        sys.exit(f"the C++ consumer printed {printed!r}, expected 0.5 0.5 {version}")
-    print("a C++ program finds it with find_package and computes")
+    model, prompt = str(folder / "model"), "Once upon a time"
+    expected = run(python, str(ROOT / "tests/packaging/expected_text.py"), model, prompt)
+    printed = run(str(folder / "build" / "cpp_app"), model, prompt)
+    if printed != expected or not printed.startswith(prompt):
+        sys.exit(f"the C++ program printed {printed!r}, expected {expected!r}")
+    print("a C++ program finds it with find_package and writes the text that Python makes")
 
 
 def main() -> None:
@@ -91,7 +93,7 @@ def main() -> None:
         check_rpaths(Path(package.strip()))
         run(str(folder / "venv" / "bin" / "mistral-ext"), "--help", cwd=folder)
         print("the command mistral-ext starts")
-        check_consumer(python, folder)
+        check_cpp_app(python, folder)
     print("wheel smoke test: passed")
 
 

@@ -1,4 +1,4 @@
-"""The command `mistral-ext`: generate text, say what runs, measure it."""
+"""The command `mistral-ext`: generate text, say what runs, measure it, write a folder for C++."""
 
 import argparse
 import os
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 import mistral_ext
-from mistral_ext.cli import bench, generate, info
+from mistral_ext.cli import bench, export, generate, info
 from mistral_ext.cli.errors import UsageError
 
 __all__ = ["main"]
@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=mistral_ext.__version__)
     commands = top.add_subparsers(metavar="command", required=True)
-    for command in (generate, info, bench):
+    for command in (generate, info, bench, export):
         name = command.__name__.rpartition(".")[2]
         summary = command.__doc__.splitlines()[0]
         child = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)

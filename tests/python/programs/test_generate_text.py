@@ -1,0 +1,159 @@
+"""mistral_ext_generate with text: what it reads, writes and refuses."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+import transformers
+from helpers.mistral_files import SENTENCEPIECE, TEKKEN
+from helpers.models import small_model
+from helpers.programs import assert_one_line, environment, program
+from mistral_common.protocol.instruct.messages import UserMessage
+from mistral_common.protocol.instruct.request import ChatCompletionRequest
+from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
+
+import mistral_ext
+
+TEXT = "déjà vu, 日本 🙂\n  two  spaces"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(checkpoint):
+    return transformers.AutoTokenizer.from_pretrained(checkpoint)
+
+
+def test_prompt_and_text_are_pythons(generated, checkpoint, tokenizer):
+    run = generated(checkpoint, TEXT, "--max-new-tokens", "40")
+    ids = tokenizer(TEXT, return_tensors="pt").input_ids
+    assert run["prompt"] == TEXT
+    assert run["prompt_ids"] == ids[0].tolist()
+    model = mistral_ext.MistralForCausalLM.from_pretrained(checkpoint)
+    expected = model.generate(ids, max_new_tokens=40, do_sample=False)[0, ids.shape[1] :]
+    assert run["tokens"] == expected.tolist()
+    assert run["text"] == tokenizer.decode(expected, skip_special_tokens=True)
+
+
+def test_prompt_comes_from_an_argument_a_file_or_standard_input(generate, checkpoint, tmp_path):
+    (tmp_path / "prompt").write_text(TEXT)
+    options = (checkpoint, "--max-new-tokens", "5")
+    expected = generate(*options, TEXT)
+    assert expected.code == 0
+    assert expected.out.startswith(TEXT)
+    assert generate(*options, "-", stdin=TEXT.encode()) == expected
+    assert generate(*options, "--prompt-file", str(tmp_path / "prompt")) == expected
+
+
+def test_no_character_is_written_in_parts(checkpoint):
+    """Each token of this model is a byte; whatever is read at once must be whole characters."""
+    command = [program("mistral_ext_generate"), checkpoint, "é", "--max-new-tokens", "300"]
+    reading, writing = os.pipe()
+    running = subprocess.Popen([*command, "--seed", "4"], stdout=writing, env=environment())
+    os.close(writing)
+    pieces = []
+    while piece := os.read(reading, 1 << 16):
+        pieces.append(piece)
+    os.close(reading)
+    assert running.wait() == 0
+    assert len(pieces) > 1
+    for piece in pieces:
+        piece.decode()  # raises where a character is cut
+
+
+def test_special_tokens_in_a_prompt_are_special(generated, checkpoint, tokenizer):
+    run = generated(checkpoint, "a<s>b", "--max-new-tokens", "1")
+    assert run["prompt_ids"] == tokenizer("a<s>b").input_ids
+    assert tokenizer.bos_token_id in run["prompt_ids"]
+
+
+def test_text_that_is_no_utf8_ends_it_with_1(generate, checkpoint, tmp_path):
+    bad = b"abc\xff\xfe"
+    (tmp_path / "prompt").write_bytes(bad)
+    for arguments, stdin in ((("-",), bad), (("--prompt-file", str(tmp_path / "prompt")), b"")):
+        done = generate(checkpoint, *arguments, stdin=stdin)
+        assert_one_line(done, 1, "UTF-8")
+    assert_one_line(generate(checkpoint, b"abc\xed\xa0\x80"), 1, "UTF-8")
+
+
+@pytest.mark.parametrize("arguments", [("",), ("-",)])
+def test_an_empty_prompt_ends_it_with_1(arguments, generate, checkpoint):
+    done = generate(checkpoint, *arguments)
+    assert_one_line(done, 1, "prompt must have at least one token, got an empty text")
+
+
+def test_a_folder_without_a_tokenizer_ends_it_with_1(generate, without_tokenizer):
+    assert_one_line(generate(without_tokenizer, "Hello"), 1, without_tokenizer)
+
+
+def test_a_broken_tokenizer_ends_it_with_1(generate, checkpoint, tmp_path):
+    folder = tmp_path / "broken"
+    shutil.copytree(checkpoint, folder)
+    content = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").write_text(content[: len(content) // 2])
+    assert_one_line(generate(str(folder), "Hello"), 1, "tokenizer.json")
+
+
+class TestChat:
+    @pytest.fixture
+    def model(self, tmp_path_factory):
+        """A model for each of Mistral's vocabularies."""
+
+        def make(vocab_size: int) -> str:
+            folder = tmp_path_factory.mktemp("chat")
+            model = small_model(vocab_size=vocab_size, hidden_size=16, intermediate_size=16)
+            model.save_pretrained(folder)
+            return str(folder)
+
+        return make
+
+    @pytest.mark.parametrize(
+        ("files", "newest"),
+        [
+            ({"tokenizer.model": SENTENCEPIECE["v1"]}, "v1"),
+            (
+                {"tokenizer.model": SENTENCEPIECE["v1"], "tokenizer.model.v3": SENTENCEPIECE["v3"]},
+                "v3",
+            ),
+        ],
+    )
+    def test_prompt_is_mistral_commons(self, files, newest, model, generated):
+        folder = model(32768)
+        for name, file in files.items():
+            shutil.copy(file, f"{folder}/{name}")
+        run = generated(folder, "Who are [INST] you?", "--chat", "--max-new-tokens", "1")
+        assert run["prompt_ids"] == self.expected(SENTENCEPIECE[newest], "Who are [INST] you?")
+
+    def test_tekken_says_its_version_and_an_option_overrides_it(self, model, generated):
+        folder = model(131072)
+        shutil.copy(TEKKEN["v3"], f"{folder}/tekken.json")
+        options = (folder, "Qui êtes-vous ?", "--chat", "--max-new-tokens", "1")
+        expected = self.expected(TEKKEN["v3"], "Qui êtes-vous ?")
+        assert generated(*options)["prompt_ids"] == expected
+        assert generated(*options, "--template", "v3")["prompt_ids"] == expected
+
+    def test_the_answer_is_written_alone(self, model, generate, generated):
+        folder = model(32768)
+        shutil.copy(SENTENCEPIECE["v3"], f"{folder}/tokenizer.model.v3")
+        options = (folder, "Who are you?", "--chat", "--max-new-tokens", "8")
+        done = generate(*options)
+        assert done.code == 0
+        assert done.out == generated(*options)["text"] + "\n"
+
+    def test_a_folder_that_names_no_template_needs_one_named(self, generate, checkpoint):
+        assert_one_line(generate(checkpoint, "Hello", "--chat"), 2, "name it with --template")
+
+    def expected(self, file, content: str) -> list[int]:
+        request = ChatCompletionRequest(messages=[UserMessage(content=content)])
+        return MistralTokenizer.from_file(str(file)).encode_chat_completion(request).tokens
+
+
+def test_the_first_space_of_sentencepiece_is_kept(tmp_path, generated):
+    """Decoded alone the new tokens would lose it."""
+    folder = str(tmp_path)
+    model = small_model(vocab_size=32768, hidden_size=16, intermediate_size=16)
+    model.save_pretrained(folder)
+    shutil.copy(SENTENCEPIECE["v3"], f"{folder}/tokenizer.model.v3")
+    run = generated(folder, "Once upon", "--max-new-tokens", "12", "--seed", "1")
+    whole = mistral_ext._C.load_sentencepiece(SENTENCEPIECE["v3"])
+    both = whole.decode(run["prompt_ids"] + run["tokens"], skip_special_tokens=True)
+    assert run["prompt"] + run["text"] == both
