@@ -2,7 +2,7 @@
 # package libcli11-dev, which apt-get downloads into the build folder: that needs no root. Only headers:
 # what is built needs none of this. Without it MISTRAL_EXT_PROGRAMS_BUILT is off, and a sentence says so.
 set(MISTRAL_EXT_PROGRAMS_BUILT OFF)
-if(MISTRAL_EXT_PROGRAMS)
+if(MISTRAL_EXT_PROGRAMS AND NOT MISTRAL_EXT_SANITIZE AND NOT MISTRAL_EXT_FUZZ)  # those run the C++ tests
   find_package(CLI11 2.1 QUIET)
   if(NOT CLI11_FOUND)
     set(cli11_folder "${CMAKE_BINARY_DIR}/cli11")
