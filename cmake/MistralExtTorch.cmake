@@ -39,3 +39,8 @@ message(STATUS "mistral_ext: torch ${MISTRAL_EXT_TORCH_VERSION}, CUDA kernels ${
 separate_arguments(torch_flags UNIX_COMMAND "${TORCH_CXX_FLAGS}")
 add_compile_options(${torch_flags})
 find_library(TORCH_PYTHON_LIBRARY torch_python PATHS "${TORCH_INSTALL_PREFIX}/lib" NO_DEFAULT_PATH)
+
+# Machine code for the GPUs the kernels are tuned for or known to run on, and PTX that later ones
+# compile for themselves.
+set(MISTRAL_EXT_CUDA_ARCHITECTURES "80-real;89-real;90a-real;90-virtual" CACHE STRING
+    "GPU architectures of the CUDA kernels, as CMake writes them")

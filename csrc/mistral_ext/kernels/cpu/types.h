@@ -3,20 +3,13 @@
 #include <cstdint>
 #include <cstring>
 
+#include "mistral_ext/kernels/types.h"
+
 namespace mistral_ext::kernels {
 
-// The two 16-bit floats, as bits: same layout as torch's, without its headers.
 // The conversions are always inlined: an out-of-line copy compiled for one instruction-set level
 // could otherwise be the one that the linker keeps for all.
 #define MISTRAL_EXT_INLINE [[gnu::always_inline]] inline
-
-struct bfloat16 {
-  uint16_t bits;
-};
-
-struct float16 {
-  uint16_t bits;
-};
 
 MISTRAL_EXT_INLINE float to_float(float x) { return x; }
 MISTRAL_EXT_INLINE double to_float(double x) { return x; }
