@@ -1,4 +1,3 @@
-#include <ATen/cuda/CUDAContext.h>
 #include <ATen/ops/_flash_attention_backward.h>
 #include <ATen/ops/_flash_attention_forward.h>
 #include <ATen/ops/empty.h>
@@ -21,7 +20,7 @@ bool flash_serves(const at::Tensor& query,
   const bool is_half = query.scalar_type() == at::kBFloat16 || query.scalar_type() == at::kHalf;
   const int64_t head_dim = query.size(3);
   return is_half && head_dim % 8 == 0 && head_dim <= 256 &&
-         at::cuda::getDeviceProperties(query.get_device())->major >= 8;
+         compute_capability_major(query.device()) >= 8;
 }
 
 // x: [batch, seq, heads, head_dim], the elements of a head side by side and 16-byte aligned.

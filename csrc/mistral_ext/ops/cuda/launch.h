@@ -18,6 +18,13 @@ inline at::Tensor empty_cuda(at::IntArrayRef sizes, const at::Tensor& x) {
   return at::detail::empty_cuda(sizes, x.scalar_type(), x.device(), /*memory_format=*/std::nullopt);
 }
 
+// 9 on Hopper.
+inline int compute_capability_major(const at::Device& device) {
+  int major = 0;
+  C10_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device.index()));
+  return major;
+}
+
 // Makes x's device the current one for its life.
 class OnDeviceOf {
  public:
