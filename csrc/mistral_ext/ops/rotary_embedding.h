@@ -16,7 +16,7 @@ namespace mistral_ext::ops {
 //   query: [batch, seq, heads, head_dim], key: [batch, seq, kv_heads, head_dim]; head_dim even, one
 //     floating dtype, any strides.
 //   positions: int64 [batch, seq] or [1, seq]; rows of the table. On CPU an index outside it is a
-//     ValueError; elsewhere the indexing kernel's own check applies.
+//     ValueError; on CUDA, where looking would wait for the device, the token becomes NaN.
 //   cos_sin: fp32 [table, head_dim]: head_dim/2 cosines, then head_dim/2 sines, with the rope
 //     type's attention factor already multiplied in.
 //   query_scale: fp32 [batch, seq] or [1, seq], multiplies the rotated query (Ministral 3's scale

@@ -113,23 +113,25 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> attention_backward_cuda(
   }
   const OnDeviceOf device(query);
   const auto no_dropout = at::empty({2}, query.options().dtype(at::kUInt64));
-  return at::_flash_attention_backward_symint(with_dense_heads(grad_output),
-                                              with_dense_heads(query),
-                                              with_dense_heads(key),
-                                              with_dense_heads(value),
-                                              with_dense_heads(output),
-                                              logsumexp.contiguous(),
-                                              /*cum_seq_q=*/at::Tensor(),
-                                              /*cum_seq_k=*/at::Tensor(),
-                                              query.size(1),
-                                              key.size(1),
-                                              /*dropout_p=*/0.0,
-                                              is_causal,
-                                              /*rng_state=*/no_dropout,
-                                              /*unused=*/no_dropout,
-                                              scale,
-                                              window_left(sliding_window),
-                                              window_right(is_causal, sliding_window));
+  auto [grad_query, grad_key, grad_value] =
+      at::_flash_attention_backward_symint(with_dense_heads(grad_output),
+                                           with_dense_heads(query),
+                                           with_dense_heads(key),
+                                           with_dense_heads(value),
+                                           with_dense_heads(output),
+                                           logsumexp.contiguous(),
+                                           /*cum_seq_q=*/at::Tensor(),
+                                           /*cum_seq_k=*/at::Tensor(),
+                                           query.size(1),
+                                           key.size(1),
+                                           /*dropout_p=*/0.0,
+                                           is_causal,
+                                           /*rng_state=*/no_dropout,
+                                           /*unused=*/no_dropout,
+                                           scale,
+                                           window_left(sliding_window),
+                                           window_right(is_causal, sliding_window));
+  return {grad_query.contiguous(), grad_key.contiguous(), grad_value.contiguous()};
 }
 
 }  // namespace
