@@ -5,6 +5,7 @@
 
 #include "mistral_ext/ops/attention.h"
 #include "mistral_ext/ops/attention_reference.h"
+#include "mistral_ext/ops/cuda/decode_attention.h"
 #include "mistral_ext/ops/cuda/launch.h"
 
 namespace mistral_ext::ops {
@@ -54,6 +55,9 @@ std::tuple<at::Tensor, at::Tensor> attention_cuda(const at::Tensor& query,
                                                   const std::optional<at::Tensor>& sequence_ids) {
   check_attention(
       "attention", query, key, value, scale, is_causal, sliding_window, mask, sequence_ids);
+  if (decode_attention_serves(query, key, mask, sequence_ids)) {
+    return decode_attention(query, key, value, scale, sliding_window, mask);
+  }
   if (!flash_serves(query, mask, sequence_ids)) {
     return attention_reference(
         query, key, value, scale, is_causal, sliding_window, mask, sequence_ids);

@@ -18,11 +18,19 @@ inline at::Tensor empty_cuda(at::IntArrayRef sizes, const at::Tensor& x) {
   return at::detail::empty_cuda(sizes, x.scalar_type(), x.device(), /*memory_format=*/std::nullopt);
 }
 
+inline int device_attribute(cudaDeviceAttr attribute, const at::Device& device) {
+  int value = 0;
+  C10_CUDA_CHECK(cudaDeviceGetAttribute(&value, attribute, device.index()));
+  return value;
+}
+
 // 9 on Hopper.
 inline int compute_capability_major(const at::Device& device) {
-  int major = 0;
-  C10_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device.index()));
-  return major;
+  return device_attribute(cudaDevAttrComputeCapabilityMajor, device);
+}
+
+inline int multiprocessors(const at::Device& device) {
+  return device_attribute(cudaDevAttrMultiProcessorCount, device);
 }
 
 // Makes x's device the current one for its life.
