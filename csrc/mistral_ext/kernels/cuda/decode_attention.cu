@@ -13,22 +13,23 @@ constexpr int kMostGroup = 8;
 constexpr int64_t kShortestSplit = 32;  // keys
 constexpr float kLog2e = 1.4426950408889634f;
 
-// kElements of a row, in float.
-struct Piece {
-  float at[kElements];
-};
-
+// kElements of a row as they are stored, which takes fewer registers than as they are computed
+// with.
 template <typename T>
-__device__ Piece load_piece(const T* from) {
-  constexpr int kWidth = kFullWidth<T>;
-  using V = Vector<T, kWidth>;
-  Piece piece;
-  for (int i = 0; i < kElements / kWidth; ++i) {
-    const V v = reinterpret_cast<const V*>(from)[i];
-    for (int j = 0; j < kWidth; ++j) piece.at[i * kWidth + j] = widen(v.at[j]);
+struct Piece {
+  static constexpr int kWidth = kFullWidth<T>;
+  Vector<T, kWidth> part[kElements / kWidth];
+
+  __device__ void load(const T* from) {
+    for (int i = 0; i < kElements / kWidth; ++i) {
+      part[i] = reinterpret_cast<const Vector<T, kWidth>*>(from)[i];
+    }
   }
-  return piece;
-}
+
+  __device__ void widen_to(float* to) const {
+    for (int j = 0; j < kElements; ++j) to[j] = widen(part[j / kWidth].at[j % kWidth]);
+  }
+};
 
 // Softmax over some keys, so far, for one query head: the greatest score (base 2), the sum of the
 // weights relative to it, and this thread's part of the weighted values.
@@ -47,7 +48,7 @@ __device__ float rescale(float from, float to) {
 // split of the keys. kLanes threads hold a row, so a warp sees 32 / kLanes rows at a time; kAhead
 // of them each are loaded before the first is used.
 template <typename T, int kLanes, int kGroup, int kAhead>
-__global__ void __launch_bounds__(kWarps * 32)
+__global__ void __launch_bounds__(kWarps * 32, kGroup == kMostGroup ? 1 : 2)
     decode_attention_kernel(const DecodeAttention<T> args) {
   constexpr int kRows = 32 / kLanes;  // of a warp
   const int64_t group = args.heads / args.kv_heads;
@@ -78,53 +79,75 @@ __global__ void __launch_bounds__(kWarps * 32)
     const uint8_t* mask =
         args.mask == nullptr ? nullptr : args.mask + batch * args.mask_batch_stride;
 
-    Piece query[kGroup] = {};
+    float query[kGroup][kElements] = {};
     State state[kGroup];
     for (int g = 0; g < kGroup; ++g) {
       if (g < group_size && holds) {
-        query[g] = load_piece(args.query + batch * args.query_batch_stride +
-                              (first_head + g) * args.query_head_stride + column);
-        for (float& x : query[g].at) x *= args.scale * kLog2e;
+        Piece<T> piece;
+        piece.load(args.query + batch * args.query_batch_stride +
+                   (first_head + g) * args.query_head_stride + column);
+        piece.widen_to(query[g]);
+        for (float& x : query[g]) x *= args.scale * kLog2e;
       }
     }
 
     for (int64_t from = begin + row; from < end; from += kWarps * kRows * kAhead) {
-      Piece k[kAhead] = {};
-      Piece v[kAhead] = {};
+      Piece<T> k[kAhead] = {};
+      Piece<T> v[kAhead] = {};
       bool visible[kAhead];
+      bool any_visible = false;
 #pragma unroll
       for (int a = 0; a < kAhead; ++a) {
         const int64_t at = from + a * kWarps * kRows;
         visible[a] = at < end && (mask == nullptr || mask[at * args.mask_stride] != 0);
+        any_visible = any_visible || visible[a];
         if (visible[a] && holds) {
-          k[a] = load_piece(key + at * args.key_stride);
-          v[a] = load_piece(value + at * args.value_stride);
+          k[a].load(key + at * args.key_stride);
+          v[a].load(value + at * args.value_stride);
+        }
+      }
+      if (!any_visible) continue;
+
+      float score[kGroup][kAhead];
+#pragma unroll
+      for (int a = 0; a < kAhead; ++a) {
+        float elements[kElements];
+        k[a].widen_to(elements);
+#pragma unroll
+        for (int g = 0; g < kGroup; ++g) {
+          float sum = 0.0f;
+          for (int j = 0; j < kElements; ++j) sum += query[g][j] * elements[j];
+          score[g][a] = sum;
         }
       }
 #pragma unroll
       for (int g = 0; g < kGroup; ++g) {
-        float score[kAhead];
         float greatest = state[g].greatest;
 #pragma unroll
         for (int a = 0; a < kAhead; ++a) {
-          float sum = 0.0f;
-          for (int j = 0; j < kElements; ++j) sum += query[g].at[j] * k[a].at[j];
           for (int offset = kLanes / 2; offset > 0; offset /= 2) {
-            sum += __shfl_xor_sync(row_lanes, sum, offset);
+            score[g][a] += __shfl_xor_sync(row_lanes, score[g][a], offset);
           }
-          score[a] = visible[a] ? sum : -INFINITY;
-          greatest = fmaxf(greatest, score[a]);
+          if (!visible[a]) score[g][a] = -INFINITY;
+          greatest = fmaxf(greatest, score[g][a]);
         }
-        if (greatest == -INFINITY) continue;
         const float mine = rescale(state[g].greatest, greatest);
         state[g].greatest = greatest;
         state[g].sum *= mine;
         for (float& x : state[g].values) x *= mine;
 #pragma unroll
         for (int a = 0; a < kAhead; ++a) {
-          const float weight = exp2f(score[a] - greatest);
-          state[g].sum += weight;
-          for (int j = 0; j < kElements; ++j) state[g].values[j] += weight * v[a].at[j];
+          score[g][a] = visible[a] ? exp2f(score[g][a] - greatest) : 0.0f;  // now its weight
+          state[g].sum += score[g][a];
+        }
+      }
+#pragma unroll
+      for (int a = 0; a < kAhead; ++a) {
+        float elements[kElements];
+        v[a].widen_to(elements);
+#pragma unroll
+        for (int g = 0; g < kGroup; ++g) {
+          for (int j = 0; j < kElements; ++j) state[g].values[j] += score[g][a] * elements[j];
         }
       }
     }
@@ -180,17 +203,17 @@ __global__ void join_splits_kernel(const DecodeAttention<T> args) {
       float total = 0.0f;
       for (int s = 0; s < args.splits; ++s) total += rescale(part(s)[0], most) * part(s)[2 + d];
       // A row that sees no key gives 0.
-      args.output[head * args.head_dim + d] = narrow<T>(sum > 0.0f ? total / sum : 0.0f);
+      args.output[head * args.head_dim + d] = narrow<T>(sum == 0.0f ? 0.0f : total / sum);
     }
     if (threadIdx.x == 0) {
-      args.logsumexp[head] = sum > 0.0f ? most / kLog2e + logf(sum) : -INFINITY;
+      args.logsumexp[head] = sum == 0.0f ? -INFINITY : most / kLog2e + logf(sum);
     }
   }
 }
 
 template <typename T, int kLanes, int kGroup>
 void launch_group(const DecodeAttention<T>& args, cudaStream_t stream) {
-  constexpr int kAhead = kGroup == kMostGroup ? 2 : 4;
+  constexpr int kAhead = kGroup <= 2 ? 4 : 2;
   const int64_t group_blocks = ceil_div(args.heads / args.kv_heads, kGroup);
   const dim3 blocks(blocks_for(args.kv_heads * group_blocks),
                     static_cast<unsigned>(args.splits),
