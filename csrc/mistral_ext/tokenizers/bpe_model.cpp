@@ -13,7 +13,7 @@ namespace mistral_ext::tokenizers {
 namespace {
 
 // They are put to each character of a text.
-constexpr size_t kLongestAffix = 64;
+constexpr size_t kLongestAffix = 16;
 
 std::string read_affix(const ConfigReader& reader, const char* name, const std::string& label) {
   auto affix = reader.string(name).value_or("");

@@ -38,6 +38,7 @@ void Normalizer::apply(TextPieces& pieces) const {
   for (const auto& step : steps_) {
     if (text.empty()) return;
     if (const auto* prepend = std::get_if<Prepend>(&step)) {
+      pieces.check_size(text.size() + prepend->text.size());
       text.insert(0, prepend->text);
       if (pieces.start_bytes > 0) pieces.start_bytes += prepend->text.size();
     } else if (const auto* replace = std::get_if<Replace>(&step)) {
@@ -53,7 +54,7 @@ void Normalizer::apply(TextPieces& pieces) const {
 }
 
 std::string Normalizer::apply(std::string_view text) const {
-  TextPieces pieces{std::string(text), {}, 0};
+  TextPieces pieces(text);
   apply(pieces);
   return pieces.text;
 }

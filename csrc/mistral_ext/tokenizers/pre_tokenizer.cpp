@@ -114,6 +114,7 @@ void rewrite(TextPieces& pieces, const Before& before, const Character& characte
       i += length;
     }
     word = {begin, text.size(), word.at_start};
+    pieces.check_size(text.size());
   }
   pieces.text = std::move(text);
   pieces.start_bytes = start_bytes;

@@ -13,6 +13,8 @@
 namespace mistral_ext::tokenizers {
 namespace {
 
+constexpr size_t kMostIds = 64;
+
 // "</s>", or {"content": "</s>", ...}.
 SpecialTokenNames::Name read_content(const ConfigValue& value,
                                      const std::string& field,
@@ -53,6 +55,10 @@ void append(const ConfigMap& special_tokens,
     const auto* id = std::get_if<int64_t>(&item.value);
     MISTRAL_EXT_CHECK(id != nullptr, "{}: special_tokens must have ids, got another value", label);
     ids.push_back(*id);
+    MISTRAL_EXT_CHECK(ids.size() <= kMostIds,
+                      "{}: single must put at most {} tokens on a side of a text, got more",
+                      label,
+                      kMostIds);
   }
 }
 

@@ -3,12 +3,23 @@
 #include <algorithm>
 #include <utility>
 
+#include "mistral_ext/core/check.h"
+
 namespace mistral_ext::tokenizers {
+
+void TextPieces::check_size(size_t bytes) const {
+  MISTRAL_EXT_CHECK(
+      bytes <= most_bytes,
+      "encode: normalizer and pre_tokenizer must make at most {} bytes of this text, got {}",
+      most_bytes,
+      bytes);
+}
 
 void replace_matches(TextPieces& pieces,
                      const std::vector<TextSpan>& matches,
                      std::string_view content) {
   if (matches.empty()) return;
+  pieces.check_size(pieces.text.size() + matches.size() * content.size());
   std::string text;
   text.reserve(pieces.text.size());
   size_t start_bytes = 0;

@@ -25,6 +25,13 @@ struct TextPieces {
   std::vector<Word> words;  // in order; together the text, but for what was left out
   // So many bytes at the beginning of `text` stand for the first character of the whole text.
   size_t start_bytes = 0;
+  // More than a file's settings may make of the text; they could double it at each step.
+  size_t most_bytes = 0;
+
+  explicit TextPieces(std::string_view from) : text(from), most_bytes(8 * from.size() + 64) {}
+
+  // Throws ValueError for a text of so many bytes where that is too long.
+  void check_size(size_t bytes) const;
 
   std::string_view of(const Word& word) const {
     return std::string_view(text).substr(word.begin, word.end - word.begin);

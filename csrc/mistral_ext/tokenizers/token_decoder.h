@@ -51,7 +51,10 @@ class TokenDecoding {
   explicit TokenDecoding(const TokenDecoder& decoder);
 
   // Appends to `text` what the token completes.
-  void put(std::string_view token, std::string& text) { feed(0, token, text); }
+  void put(std::string_view token, std::string& text) {
+    received_ += token.size();
+    feed(0, token, text);
+  }
   // Appends the rest, and begins anew.
   void finish(std::string& text);
 
@@ -65,6 +68,7 @@ class TokenDecoding {
 
   const TokenDecoder& decoder_;
   std::vector<std::shared_ptr<State>> states_;
+  size_t received_ = 0;  // bytes of tokens
 };
 
 }  // namespace mistral_ext::tokenizers

@@ -2,6 +2,7 @@
 #include <charconv>
 #include <utility>
 
+#include "mistral_ext/core/check.h"
 #include "mistral_ext/tokenizers/byte_alphabet.h"
 #include "mistral_ext/tokenizers/characters.h"
 #include "mistral_ext/tokenizers/token_decoder.h"
@@ -12,10 +13,19 @@ namespace {
 
 using Decoder = TokenDecoder;
 
-std::string replace(const Decoder::Replace& step, std::string_view token) {
+// What Replace may make of one token: a file could double it at each step.
+constexpr size_t kMostOfToken = 65536;
+
+std::string replace(const Decoder::Replace& step, std::string_view token, size_t most) {
   std::string result;
   size_t at = 0;
-  for (const auto& match : step.pattern.find_all(token)) {
+  const auto matches = step.pattern.find_all(token);
+  const auto bytes = token.size() + matches.size() * step.content.size();
+  MISTRAL_EXT_CHECK(bytes <= most,
+                    "decode: decoder must make at most {} bytes of this text, got {}",
+                    most,
+                    bytes);
+  for (const auto& match : matches) {
     result += token.substr(at, match.begin - at);
     result += step.content;
     at = match.end;
@@ -81,7 +91,7 @@ void TokenDecoding::feed(size_t step, std::string_view token, std::string& text)
   const bool first = !std::exchange(state.seen, true);
   const auto& kind = decoder_.steps()[step].kind;
   if (const auto* replaced = std::get_if<Decoder::Replace>(&kind)) {
-    feed(step + 1, replace(*replaced, token), text);
+    feed(step + 1, replace(*replaced, token, kMostOfToken), text);
   } else if (const auto* stripped = std::get_if<Decoder::Strip>(&kind)) {
     feed(step + 1, strip(*stripped, token), text);
   } else if (const auto* metaspace = std::get_if<Decoder::Metaspace>(&kind)) {
@@ -147,7 +157,7 @@ void TokenDecoding::end(size_t step, std::string& text) {
   } else if (!state.held.empty()) {
     const auto held = std::exchange(state.held, {});
     if (const auto* replaced = std::get_if<Decoder::Replace>(&kind)) {
-      feed(step + 1, replace(*replaced, held), text);
+      feed(step + 1, replace(*replaced, held, kMostOfToken + 64 * received_), text);
     } else if (const auto* stripped = std::get_if<Decoder::Strip>(&kind)) {
       feed(step + 1, strip(*stripped, held), text);
     } else if (std::holds_alternative<Decoder::ByteLevel>(kind)) {
@@ -168,6 +178,9 @@ void TokenDecoding::end(size_t step, std::string& text) {
   end(step + 1, text);
 }
 
-void TokenDecoding::finish(std::string& text) { end(0, text); }
+void TokenDecoding::finish(std::string& text) {
+  end(0, text);
+  received_ = 0;
+}
 
 }  // namespace mistral_ext::tokenizers

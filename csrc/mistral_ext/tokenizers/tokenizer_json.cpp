@@ -52,8 +52,8 @@ class JsonTokenizer : public Tokenizer {
         ids.push_back(id);
         continue;
       }
-      const auto character = text.substr(span.begin, span.end - span.begin);
-      TextPieces pieces{std::string(character), {}, 0};
+      const auto part = text.substr(span.begin, span.end - span.begin);
+      TextPieces pieces(part);
       if (span.begin == 0) pieces.start_bytes = first_character(text);
       encode_normalized(std::move(pieces), options, ids);
     }
@@ -133,9 +133,9 @@ class JsonTokenizer : public Tokenizer {
         continue;
       }
       const auto start = std::min(pieces.start_bytes, span.end);
-      TextPieces words{std::string(text.substr(span.begin, span.end - span.begin)),
-                       {{0, span.end - span.begin, span.begin < start}},
-                       start - std::min(start, span.begin)};
+      TextPieces words(text.substr(span.begin, span.end - span.begin));
+      words.words.push_back({0, words.text.size(), span.begin < start});
+      words.start_bytes = start - std::min(start, span.begin);
       pre_tokenizer_.apply(words);
       for (const auto& word : words.words) model_.encode(words.of(word), ids);
     }

@@ -175,6 +175,28 @@ TEST(TokenizerJson, NestingAndNumbersOfPartsAreBounded) {
   expect_refused(file(values + "]"), "at most 200000 values");
 }
 
+TEST(TokenizerJson, SettingsCannotMakeATextMuchLonger) {
+  std::string steps = R"({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"})";
+  for (int i = 0; i < 40; ++i) {
+    steps += R"(, {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"})";
+  }
+  const auto encoder = parse_tokenizer_json(
+      file(R"("normalizer": {"type": "Sequence", "normalizers": [)" + steps + "]}"), "load: file");
+  EXPECT_THROW(encoder->encode("aaaa"), c10::ValueError);
+  for (const std::string fuse : {"", R"({"type": "Fuse"}, )"}) {
+    const auto decoder = parse_tokenizer_json(
+        file(R"("decoder": {"type": "Sequence", "decoders": [)" + fuse + steps + "]}"),
+        "load: file");
+    EXPECT_THROW(decoder->decode(Ids{1, 1}), c10::ValueError);
+  }
+  std::string levels = R"({"type": "ByteLevel"})";
+  for (int i = 0; i < 40; ++i) levels += R"(, {"type": "ByteLevel"})";
+  const auto bytes = parse_tokenizer_json(
+      file(R"("pre_tokenizer": {"type": "Sequence", "pretokenizers": [)" + levels + "]}"),
+      "load: file");
+  EXPECT_THROW(bytes->encode("\xC3\xA9"), c10::ValueError);
+}
+
 TEST(TokenizerJson, ThreadsShareOne) {
   const auto tokenizer = parse_tokenizer_json(
       file(
