@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <iostream>
 #include <utility>
@@ -98,7 +99,9 @@ class Run {
                       "prompt must have at least one token, got an empty text");
     // What a token reads as may depend on those before it: the prompt goes first.
     stream_ = tokenizer_->text_stream(/*skip_special_tokens=*/true);
-    for (const auto id : prompt_ids_) stream_->put(id);
+    // Some decoders hold text back; what is held of the prompt is not written again.
+    held_ = tokenizer_->decode(prompt_ids_, /*skip_special_tokens=*/true).size();
+    for (const auto id : prompt_ids_) held_ -= std::min(held_, stream_->put(id).size());
   }
 
   void generate() {
@@ -138,7 +141,10 @@ class Run {
     write(stream_ ? stream_->put(token) : fmt::format("{}{}", space, token));
   }
 
-  void write(const std::string& piece) {
+  void write(std::string piece) {
+    const auto again = std::min(held_, piece.size());
+    piece.erase(0, again);
+    held_ -= again;
     text_ += piece;
     if (!options_.json) std::cout << piece << std::flush;
   }
@@ -195,6 +201,7 @@ class Run {
   std::vector<int64_t> prompt_ids_;
   std::shared_ptr<const tokenizers::Tokenizer> tokenizer_;  // none for a prompt of ids
   std::unique_ptr<tokenizers::TextStream> stream_;
+  size_t held_ = 0;  // bytes of the prompt that the stream has not given yet
   std::shared_ptr<models::MistralForCausalLM> model_;
   generation::GenerationConfig config_;
   std::vector<int64_t> tokens_;  // new ones
