@@ -16,16 +16,28 @@ from typing import Any
 import torch
 import transformers
 
+import mistral_ext
 from benchmarks import models
 from benchmarks.memory import in_a_process, resident
 from benchmarks.table import Table
 from mistral_ext import _C
 
+# Each with what its further columns begin with; None where there are none.
+CONTESTANTS = {
+    "mistral_ext": "",
+    "hugging_face": "hf_",
+    "prepacked": "prepacked_",
+    "verified": None,
+    "prepacked_cpp": None,
+    "from_pretrained": None,
+}
+
 
 def run(quick: bool, seconds: float) -> list[dict[str, Any]]:
     table = Table(
         "ms to load and then to have touched every page, peak memory over the weights' own bytes; "
-        "cat: ms to read the file",
+        "cat: ms to read the file; prepacked, verified: load_prepacked of the model class, of the "
+        "dtype in the row; from_pretrained: ours",
         model="s",
         dtype="s",
         mistral_ext=".1f",
@@ -35,11 +47,20 @@ def run(quick: bool, seconds: float) -> list[dict[str, Any]]:
         hf_touched=".0f",
         hf_peak=".3f",
         cat=".0f",
+        prepacked=".1f",
+        prepacked_touched=".0f",
+        prepacked_peak=".3f",
+        verified=".0f",
+        prepacked_cpp=".1f",
+        from_pretrained=".1f",
     )
     for name in models.chosen(quick):
         with tempfile.TemporaryDirectory() as folder:
-            models.MODELS[name](torch.bfloat16).save_pretrained(folder)
+            model = models.MODELS[name](torch.bfloat16)
+            model.save_pretrained(folder)
             for dtype in ("bfloat16", "float32"):
+                # Converted once; the file lies beside the other, which the rest loads.
+                mistral_ext.from_hf(model.to(getattr(torch, dtype))).save_prepacked(folder)
                 table.add(model=name, dtype=dtype, **_row(folder, dtype, 1 if quick else 5))
     return table.rows
 
@@ -48,31 +69,42 @@ def _row(folder: str, dtype: str, rounds: int) -> dict[str, Any]:
     found: dict[str, list[float]] = {}
     for _ in range(rounds):
         found.setdefault("cat", []).append(_cat(folder))
-        for key, prefix in (("mistral_ext", ""), ("hugging_face", "hf_")):
+        for key, prefix in CONTESTANTS.items():
             one = in_a_process("benchmarks.loading", folder, dtype, key)
             growth = one["peak"] - one["before"]
             found.setdefault(key, []).append(one["load"])
-            found.setdefault(prefix + "touched", []).append(one["touched"])
-            found.setdefault(prefix + "peak", []).append(growth / one["weights"])
+            if prefix is not None:
+                found.setdefault(prefix + "touched", []).append(one["touched"])
+                found.setdefault(prefix + "peak", []).append(growth / one["weights"])
     return {key: statistics.median(values) for key, values in found.items()} | {"all": found}
 
 
 def _cat(folder: str) -> float:
-    files = sorted(map(str, Path(folder).glob("*.safetensors")))
+    files = [str(Path(folder) / "model.safetensors")]
     start = time.perf_counter()
     subprocess.run(["cat", *files], stdout=subprocess.DEVNULL, check=True)
     return (time.perf_counter() - start) * 1e3
 
 
+def _pretrained(kind: Any, folder: str, dtype: torch.dtype) -> torch.nn.Module:
+    return kind.from_pretrained(folder, dtype=dtype)
+
+
 def _measure(folder: str, dtype: torch.dtype, contestant: str) -> dict[str, float]:
     torch.zeros(8).bfloat16().float()  # what torch sets up on first use
     _ = transformers.MistralForCausalLM  # imported on first use
+    _ = mistral_ext.MistralForCausalLM
+    loaders = {
+        "mistral_ext": lambda: _C.load_pretrained(folder, dtype=dtype),
+        "hugging_face": lambda: _pretrained(transformers.MistralForCausalLM, folder, dtype),
+        "from_pretrained": lambda: _pretrained(mistral_ext.MistralForCausalLM, folder, dtype),
+        "prepacked": lambda: mistral_ext.MistralForCausalLM.load_prepacked(folder),
+        "verified": lambda: mistral_ext.MistralForCausalLM.load_prepacked(folder, verify=True),
+        "prepacked_cpp": lambda: _C.load_prepacked(folder),
+    }
     before = resident("VmRSS")
     start = time.perf_counter()
-    if contestant == "mistral_ext":
-        model = _C.load_pretrained(folder, dtype=dtype)
-    else:
-        model = transformers.MistralForCausalLM.from_pretrained(folder, dtype=dtype)
+    model = loaders[contestant]()
     load = time.perf_counter() - start
     weights = {w.data_ptr(): w for w in model.state_dict().values()}.values()  # a tied head once
     for weight in weights:

@@ -195,7 +195,12 @@ def load_pretrained(
     dtype: dtype | None = None,
     device: device = ...,
 ) -> MistralForCausalLM: ...
-def save_pretrained(model: MistralForCausalLM, folder: str | PathLike[str]) -> None: ...
+def save_pretrained(
+    model: MistralForCausalLM,
+    folder: str | PathLike[str],
+    *,
+    max_shard_size: int | None = None,
+) -> None: ...
 def load_prepacked(
     folder: str | PathLike[str],
     *,

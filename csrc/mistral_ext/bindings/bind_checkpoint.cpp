@@ -32,13 +32,20 @@ void bind_checkpoint(py::module_& m) {
       "are mapped, not read. dtype=None: the configuration's, else the embedding's.");
   m.def(
       "save_pretrained",
-      [](const models::MistralForCausalLM& model, const std::filesystem::path& folder) {
+      [](const models::MistralForCausalLM& model,
+         const std::filesystem::path& folder,
+         std::optional<int64_t> max_shard_size) {
         const py::gil_scoped_release no_gil;
-        models::save_pretrained(model, folder);
+        models::SaveOptions options;
+        options.max_shard_size = max_shard_size.value_or(options.max_shard_size);
+        models::save_pretrained(model, folder, {}, options);
       },
       py::arg("model"),
       py::arg("folder"),
-      "Writes config.json and model.safetensors, whole or not at all.");
+      py::kw_only(),
+      py::arg("max_shard_size") = py::none(),
+      "Writes config.json and model.safetensors, or several files and their index where the\n"
+      "tensors take more than max_shard_size bytes; whole or not at all.");
   m.def(
       "load_prepacked",
       [](const std::filesystem::path& folder, const at::Device& device, bool verify) {

@@ -29,14 +29,17 @@ class PrepackedFile : public TensorSource {
   std::vector<std::string> names() const override { return names_; }
   const TensorInfo* find(const std::string& name) const override { return file_.find(name); }
   at::Tensor tensor(const std::string& name) const override { return file_.tensor(name); }
-  at::Tensor converted(const std::string& name,
-                       at::ScalarType dtype,
-                       at::Device device) const override {
-    return file_.converted(name, dtype, device);
+  void read(const std::string& name,
+            const at::Tensor& result,
+            const std::optional<TensorPart>& part = {}) const override {
+    file_.read(name, result, part);
   }
 
   // Reads every tensor and compares its checksum. Throws ValueError naming one that differs.
   void verify() const;
+
+ protected:
+  const std::string& source_label() const override { return file_.label(); }
 
  private:
   const std::string& field(const std::string& name) const;

@@ -1,23 +1,12 @@
 #include "mistral_ext/io/safetensors_file.h"
 
-#include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
-
-#include <algorithm>
-#include <cstddef>
-#include <vector>
 
 #include "mistral_ext/core/check.h"
 #include "mistral_ext/io/printable.h"
+#include "mistral_ext/io/read_tensor.h"
 
 namespace mistral_ext::io {
-namespace {
-
-// What is in memory at once of a tensor that is converted: fits the caches.
-constexpr int64_t kPieceBytes = int64_t{1} << 20;
-
-}  // namespace
-
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
     : file_(path), header_(read_safetensors_header(file_)), mapping_(MappedFile::map(file_)) {}
 
@@ -58,32 +47,17 @@ at::Tensor SafetensorsFile::tensor(const std::string& name) const {
   return at::from_blob(data, stored.info.shape, [mapping = mapping_](void* /*data*/) {}, options);
 }
 
-at::Tensor SafetensorsFile::converted(const std::string& name,
-                                      at::ScalarType dtype,
-                                      at::Device device) const {
-  const auto& stored = at(name);
-  auto result = at::empty(stored.info.shape, at::TensorOptions().dtype(dtype).device(device));
-  if (stored.info.dtype == dtype && device.is_cpu() && dtype != at::kBool) {
-    file_.read(stored.offset, result.data_ptr(), stored.bytes);
-    return result;
-  }
-  // Through a piece that is used again, and not the mapping, whose pages would stay in memory.
-  const auto stored_dtype = stored.info.dtype == at::kBool ? at::kByte : stored.info.dtype;
-  const auto element = static_cast<int64_t>(c10::elementSize(stored_dtype));
-  const auto flat = result.view(-1);
-  // Not an at::empty: glibc does not use aligned memory again, so that every tensor would leave a
-  // hole of a piece's size.
-  const int64_t piece_numel = std::min(kPieceBytes / element, flat.numel());
-  std::vector<std::max_align_t> memory(piece_numel * element / sizeof(std::max_align_t) + 1);
-  const auto piece =
-      at::from_blob(memory.data(), {piece_numel}, at::TensorOptions().dtype(stored_dtype));
-  for (int64_t begin = 0; begin < flat.numel(); begin += piece.numel()) {
-    const int64_t count = std::min(piece.numel(), flat.numel() - begin);
-    const auto part = piece.narrow(0, 0, count);
-    file_.read(stored.offset + begin * element, part.data_ptr(), count * element);
-    flat.narrow(0, begin, count).copy_(stored.info.dtype == at::kBool ? part.ne(0) : part);
-  }
-  return result;
+void SafetensorsFile::read(const std::string& name,
+                           const at::Tensor& result,
+                           const std::optional<TensorPart>& part) const {
+  const auto shape = shape_of(name, part);
+  MISTRAL_EXT_CHECK(result.sizes() == shape && result.is_contiguous(),
+                    "{}: {}: the result must be contiguous of shape {}, got {}",
+                    label(),
+                    printable(name),
+                    c10::str(at::IntArrayRef(shape)),
+                    c10::str(result.sizes()));
+  read_tensor(file_, at(name), part, result);
 }
 
 }  // namespace mistral_ext::io

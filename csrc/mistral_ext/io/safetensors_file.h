@@ -19,9 +19,9 @@ class SafetensorsFile : public TensorSource {
   std::vector<std::string> names() const override;
   const TensorInfo* find(const std::string& name) const override;
   at::Tensor tensor(const std::string& name) const override;
-  at::Tensor converted(const std::string& name,
-                       at::ScalarType dtype,
-                       at::Device device) const override;
+  void read(const std::string& name,
+            const at::Tensor& result,
+            const std::optional<TensorPart>& part = {}) const override;
 
   // "load: <path>", what messages about the file's content begin with.
   const std::string& label() const { return file_.label(); }
@@ -31,6 +31,9 @@ class SafetensorsFile : public TensorSource {
   const std::byte* bytes(const StoredTensor& stored) const {
     return mapping_->data() + stored.offset;
   }
+
+ protected:
+  const std::string& source_label() const override { return file_.label(); }
 
  private:
   const StoredTensor& at(const std::string& name) const;

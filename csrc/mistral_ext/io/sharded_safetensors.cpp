@@ -47,10 +47,10 @@ at::Tensor ShardedSafetensors::tensor(const std::string& name) const {
   return shard_of(name).tensor(name);
 }
 
-at::Tensor ShardedSafetensors::converted(const std::string& name,
-                                         at::ScalarType dtype,
-                                         at::Device device) const {
-  return shard_of(name).converted(name, dtype, device);
+void ShardedSafetensors::read(const std::string& name,
+                              const at::Tensor& result,
+                              const std::optional<TensorPart>& part) const {
+  shard_of(name).read(name, result, part);
 }
 
 }  // namespace mistral_ext::io

@@ -19,9 +19,12 @@ class ShardedSafetensors : public TensorSource {
   std::vector<std::string> names() const override;
   const TensorInfo* find(const std::string& name) const override;
   at::Tensor tensor(const std::string& name) const override;
-  at::Tensor converted(const std::string& name,
-                       at::ScalarType dtype,
-                       at::Device device) const override;
+  void read(const std::string& name,
+            const at::Tensor& result,
+            const std::optional<TensorPart>& part = {}) const override;
+
+ protected:
+  const std::string& source_label() const override { return label_; }
 
  private:
   const SafetensorsFile& shard_of(const std::string& name) const;

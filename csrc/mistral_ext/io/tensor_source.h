@@ -13,8 +13,15 @@ struct TensorInfo {
   std::vector<int64_t> shape;
 };
 
+// `length` entries from `start` on along one dimension.
+struct TensorPart {
+  int64_t dim = 0;
+  int64_t start = 0;
+  int64_t length = 0;
+};
+
 // Tensors by name, in a checkpoint. What they are is known at once; their bytes are touched when
-// one is asked for.
+// one is asked for, and of a part no others than its own.
 class TensorSource {
  public:
   virtual ~TensorSource() = default;
@@ -30,11 +37,30 @@ class TensorSource {
   // as long as a tensor does. Throws ValueError where there is no such tensor.
   virtual at::Tensor tensor(const std::string& name) const = 0;
 
-  // The tensor as another dtype or on another device, with memory of its own. What is read on the
-  // way takes a few MiB.
-  virtual at::Tensor converted(const std::string& name,
-                               at::ScalarType dtype,
-                               at::Device device) const = 0;
+  // Fills `result`, which is contiguous, of the tensor's or the part's shape, of any dtype and on
+  // any device. What is read on the way takes a few MiB. Throws ValueError where there is no such
+  // tensor or part, or where the shape is another.
+  virtual void read(const std::string& name,
+                    const at::Tensor& result,
+                    const std::optional<TensorPart>& part = {}) const = 0;
+
+  // A part of `tensor`, sharing its memory: contiguous along the first dimension, else strided.
+  // Throws ValueError where the tensor has no such part.
+  at::Tensor slice(const std::string& name, const TensorPart& part) const;
+
+  // The tensor, or a part of it, as another dtype or on another device, with memory of its own.
+  at::Tensor converted(const std::string& name,
+                       at::ScalarType dtype,
+                       at::Device device,
+                       const std::optional<TensorPart>& part = {}) const;
+
+  // The shape of a tensor or of its part. Throws ValueError where there is none.
+  std::vector<int64_t> shape_of(const std::string& name,
+                                const std::optional<TensorPart>& part = {}) const;
+
+ protected:
+  // "load: <path>", what messages begin with.
+  virtual const std::string& source_label() const = 0;
 };
 
 }  // namespace mistral_ext::io

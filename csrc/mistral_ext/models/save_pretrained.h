@@ -1,19 +1,34 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 
 #include "mistral_ext/models/mistral_for_causal_lm.h"
 
 namespace mistral_ext::models {
 
+struct SaveOptions {
+  // Bytes of tensors in one file; where the model has more, it goes into several with an index. One
+  // tensor is never split. The default is Hugging Face's.
+  int64_t max_shard_size = 50'000'000'000;
+  // What generation_config.json is to hold. Absent: none is written, and one that is there stays.
+  std::optional<ConfigMap> generation_config = {};
+};
+
 // Writes config.json and model.safetensors into the folder, which is made where there is none, for
-// load_pretrained and for Hugging Face's from_pretrained. A tied head is left out. Both files
-// appear whole or not at all: where something fails, a full disk too, the folder keeps those it
-// had. A model may be saved over the files it is mapped from.
+// load_pretrained and for Hugging Face's from_pretrained. A tied head is left out. A model may be
+// saved over the files it is mapped from.
+//
+// Every file is written whole under a temporary name before the first gets its own: where something
+// fails, a full disk too, the folder keeps the files it had. A program that ends between two of the
+// renamings leaves new weights with the old configuration, or (several files) a folder that is
+// refused; never a mixture that loads. An index and files of several that are not of these weights
+// are removed; other checkpoints in the folder, prepacked or in Mistral's own format, stay.
 //   more: further fields of config.json, such as eos_token_id; they give way to the model's own.
 // Throws ValueError that names the file.
 void save_pretrained(const MistralForCausalLM& model,
                      const std::filesystem::path& folder,
-                     const ConfigMap& more = {});
+                     const ConfigMap& more = {},
+                     const SaveOptions& options = {});
 
 }  // namespace mistral_ext::models

@@ -161,6 +161,30 @@ def test_what_is_saved_in_cpp_transformers_loads(name, tmp_path):
     assert_same_logits(_C.load_pretrained(tmp_path / "ours"), hf_model)
 
 
+@pytest.mark.parametrize("name", ["gqa", "tied"])
+def test_what_is_saved_in_several_files_transformers_loads(name, tmp_path):
+    hf_model = small_model(name)
+    hf_model.save_pretrained(tmp_path / "theirs", max_shard_size="60KB")
+    loaded = _C.load_pretrained(tmp_path / "theirs")
+    _C.save_pretrained(loaded, tmp_path / "ours", max_shard_size=60_000)
+    files = sorted(path.name for path in (tmp_path / "ours").glob("*.safetensors"))
+    assert len(files) > 2
+    assert all(path.stat().st_size < 70_000 for path in (tmp_path / "ours").glob("*.safetensors"))
+    index, theirs = (
+        json.loads((tmp_path / side / "model.safetensors.index.json").read_text())
+        for side in ("ours", "theirs")
+    )
+    assert index["metadata"] == theirs["metadata"]
+    assert index["weight_map"].keys() == theirs["weight_map"].keys()
+    assert set(index["weight_map"].values()) == set(files)
+    again = transformers.MistralForCausalLM.from_pretrained(tmp_path / "ours")
+    expected = hf_model.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in again.state_dict().items())
+    _C.save_pretrained(loaded, tmp_path / "ours")  # in one file, over them and mapped from others
+    assert [path.name for path in (tmp_path / "ours").glob("model*")] == ["model.safetensors"]
+    assert_same_logits(_C.load_pretrained(tmp_path / "ours"), hf_model)
+
+
 def test_a_model_saves_over_the_file_it_is_mapped_from(tmp_path):
     hf_model = small_model()
     hf_model.save_pretrained(tmp_path)
