@@ -1,6 +1,8 @@
 #include "mistral_ext/io/read_tensor.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/from_blob.h>
+#include <c10/core/InferenceMode.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -52,13 +54,25 @@ class Reader {
     // Parts of one run, or several runs.
     const bool is_split = runs_.count == 1;
     const int64_t units = is_split ? runs_.length : runs_.count;
-    piece_ = is_split ? std::min(most, units) : std::max<int64_t>(most / runs_.length, 1);
-    // Not an at::empty: glibc does not use aligned memory again.
-    std::vector<std::max_align_t> memory(piece_ * (is_split ? 1 : runs_.length) * element_ /
-                                             static_cast<int64_t>(sizeof(std::max_align_t)) +
-                                         1);
-    for (int64_t begin = 0; begin < units; begin += piece_) {
-      read_units(begin, std::min(begin + piece_, units), is_split, memory.data());
+    const int64_t piece =
+        is_split ? std::min(most, units) : std::max<int64_t>(most / runs_.length, 1);
+    const int64_t pieces = (units + piece - 1) / piece;
+    const bool inference = c10::InferenceMode::is_enabled();
+    const auto read_pieces = [&](int64_t from, int64_t to) {
+      const c10::InferenceMode as_outside(inference);  // each thread has its own
+      // Not an at::empty: glibc does not use aligned memory again.
+      std::vector<std::max_align_t> memory(piece * (is_split ? 1 : runs_.length) * element_ /
+                                               static_cast<int64_t>(sizeof(std::max_align_t)) +
+                                           1);
+      for (int64_t i = from; i < to; ++i) {
+        read_units(i * piece, std::min((i + 1) * piece, units), is_split, memory.data());
+      }
+    };
+    if (on_cpu) {
+      // Most of the time goes into the first touch of the result's pages, which threads share.
+      at::parallel_for(0, pieces, /*grain_size=*/1, read_pieces);
+    } else {
+      read_pieces(0, pieces);
     }
   }
 
@@ -91,7 +105,6 @@ class Reader {
   int64_t element_;
   Runs runs_;
   const at::Tensor& result_;
-  int64_t piece_ = 0;
 };
 
 }  // namespace
