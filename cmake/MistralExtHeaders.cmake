@@ -18,7 +18,8 @@ endif()
 configure_file(cmake/version.h.in "${MISTRAL_EXT_GENERATED_HEADERS}/mistral_ext/version.h" @ONLY)
 
 install(FILES "${MISTRAL_EXT_GENERATED_HEADERS}/mistral_ext/version.h" DESTINATION include/mistral_ext)
-# Kernels and the operators' registrations are compiled under flags and macros of their own.
+# Kernels and the operators' registrations are compiled under flags and macros of their own; the last
+# two are for those registrations.
 install(
   DIRECTORY csrc/mistral_ext
   DESTINATION include
@@ -29,4 +30,6 @@ install(
   PATTERN programs EXCLUDE
   PATTERN ops/cpu EXCLUDE
   PATTERN ops/cuda EXCLUDE
-  PATTERN ops/autograd EXCLUDE)
+  PATTERN ops/autograd EXCLUDE
+  PATTERN ops/dispatch.h EXCLUDE
+  PATTERN ops/rows.h EXCLUDE)

@@ -1,16 +1,21 @@
 #pragma once
 
-// All of the library: for a program that would rather wait a second longer for its compiler than
-// look headers up. Each header also stands alone.
+// All that a program calls: for one that would rather wait a second longer for its compiler than
+// look headers up. Each header also stands alone. Those that are not here are what these are made
+// of.
 
 #include "mistral_ext/cache/kv_cache.h"
 #include "mistral_ext/core/config.h"
 #include "mistral_ext/generation/beam_search.h"
 #include "mistral_ext/generation/generate.h"
 #include "mistral_ext/generation/load_generation_config.h"
+#include "mistral_ext/generation/sampler.h"
 #include "mistral_ext/generation/stream_tokens.h"
+#include "mistral_ext/io/config_file.h"
+#include "mistral_ext/io/prepacked_file.h"
 #include "mistral_ext/io/safetensors_file.h"
 #include "mistral_ext/io/sharded_safetensors.h"
+#include "mistral_ext/io/write_safetensors.h"
 #include "mistral_ext/models/load.h"
 #include "mistral_ext/models/load_pretrained.h"
 #include "mistral_ext/models/mistral_for_causal_lm.h"
@@ -31,4 +36,5 @@
 #include "mistral_ext/tokenizers/tekken.h"
 #include "mistral_ext/tokenizers/text_stream.h"
 #include "mistral_ext/tokenizers/tokenizer.h"
+#include "mistral_ext/tokenizers/tokenizer_json.h"
 #include "mistral_ext/version.h"

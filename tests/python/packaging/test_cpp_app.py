@@ -7,21 +7,12 @@ import torch
 import transformers
 from helpers import smollm2
 from helpers.checkpoint import save_small_checkpoint
-from helpers.cpp_programs import ROOT, build, run, tool
+from helpers.cpp_programs import ROOT, build, run
 from helpers.programs import call
 
 import mistral_ext
 
 PROMPT = "Once upon a time, in a land far away, "
-
-
-@pytest.fixture(scope="module")
-def prefix(tmp_path_factory) -> Path:
-    if not (ROOT / "build" / "cmake_install.cmake").exists():
-        pytest.skip("the library was not built in build/")
-    folder = tmp_path_factory.mktemp("prefix")
-    run(tool("cmake"), "--install", ROOT / "build", "--prefix", folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
