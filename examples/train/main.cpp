@@ -1,7 +1,7 @@
-// Fine-tunes the model of a folder on token ids and saves it as a folder that Hugging Face loads:
-//   train <folder> <file of ids> <output folder> <steps> <batch> <tokens> <learning rate>
-// The file holds integers between spaces. Step i takes the batch * tokens ids that follow those of
-// step i - 1. Prints the loss of each step.
+// Fine-tunes the model of a folder on a text and saves it as a folder that Hugging Face loads:
+//   train <folder> <file> <output folder> <steps> <batch> <tokens> <learning rate>
+// The file is a text in UTF-8 or, where its name ends in .ids, token ids between spaces. Step i
+// takes the batch * tokens ids that follow those of step i - 1. Prints the loss of each step.
 
 #include <torch/nn/utils/clip_grad.h>
 #include <torch/optim/adamw.h>
@@ -20,20 +20,34 @@
 
 namespace {
 
-torch::Tensor read_ids(const std::filesystem::path& path) {
-  std::ifstream file(path);
-  const std::vector<int64_t> ids{std::istream_iterator<int64_t>(file), {}};
-  if (!file.eof()) throw std::runtime_error(path.string() + ": must hold integers alone");
-  return torch::tensor(ids, torch::kLong);
+// The token ids of a file of them, or of a text.
+std::vector<int64_t> read_ids(const std::filesystem::path& path,
+                              const std::filesystem::path& folder) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw std::runtime_error(path.string() + ": cannot be read");
+  if (path.extension() == ".ids") {
+    std::vector<int64_t> ids{std::istream_iterator<int64_t>(file), {}};
+    if (!file.eof()) throw std::runtime_error(path.string() + ": must hold integers alone");
+    return ids;
+  }
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  return mistral_ext::tokenizers::load_tokenizer(folder)->encode(text);
 }
 
 void train(const std::vector<std::string>& arguments) {
   const std::filesystem::path folder = arguments.at(0);
+  const std::filesystem::path file = arguments.at(1);
   const std::filesystem::path output = arguments.at(2);
   const int64_t steps = std::stoll(arguments.at(3));
   const int64_t batch = std::stoll(arguments.at(4));
   const int64_t tokens = std::stoll(arguments.at(5));
-  const auto ids = read_ids(arguments.at(1)).narrow(0, 0, steps * batch * tokens);
+  const auto all = torch::tensor(read_ids(file, folder), torch::kLong);
+  const int64_t wanted = steps * batch * tokens;
+  if (all.numel() < wanted) {
+    throw std::runtime_error(file.string() + ": must have " + std::to_string(wanted) +
+                             " tokens, got " + std::to_string(all.numel()));
+  }
+  const auto ids = all.narrow(0, 0, wanted);
 
   auto model =
       mistral_ext::models::load_pretrained(folder, {.dtype = torch::kFloat, .requires_grad = true});
@@ -55,8 +69,13 @@ void train(const std::vector<std::string>& arguments) {
   }
 
   mistral_ext::models::save_pretrained(*model, output);
-  for (const char* name :
-       {"generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model"}) {
+  if (std::filesystem::equivalent(folder, output)) return;
+  for (const char* name : {"generation_config.json",
+                           "tokenizer.json",
+                           "tokenizer_config.json",
+                           "special_tokens_map.json",
+                           "tokenizer.model",
+                           "tekken.json"}) {
     if (std::filesystem::exists(folder / name)) {
       std::filesystem::copy_file(
           folder / name, output / name, std::filesystem::copy_options::overwrite_existing);
@@ -68,7 +87,7 @@ void train(const std::vector<std::string>& arguments) {
 
 int main(int argc, char** argv) {
   if (argc != 8) {
-    std::cerr << "usage: train <folder> <file of ids> <output folder> <steps> <batch> <tokens> "
+    std::cerr << "usage: train <folder> <file> <output folder> <steps> <batch> <tokens> "
                  "<learning rate>\n";
     return 2;
   }

@@ -5,6 +5,7 @@ import subprocess
 import torch
 import transformers
 from helpers import smollm2
+from helpers.checkpoint import save_small_checkpoint
 from helpers.cpp_programs import build, run
 
 STEPS, BATCH, TOKENS, RATE = 3, 2, 24, 1e-5
@@ -26,11 +27,11 @@ def train_in_python(ids: torch.Tensor) -> tuple[list[float], transformers.PreTra
 
 def test_it_trains_as_a_loop_in_python_and_saves_what_hugging_face_loads(tmp_path):
     ids = smollm2.text_ids(STEPS * BATCH * TOKENS)
-    (tmp_path / "ids.txt").write_text(" ".join(map(str, ids.flatten().tolist())))
+    (tmp_path / "text.ids").write_text(" ".join(map(str, ids.flatten().tolist())))
     program = build("examples/train", tmp_path / "build")
     output = tmp_path / "trained"
     sizes = [str(number) for number in (STEPS, BATCH, TOKENS, RATE)]
-    printed = run(program, smollm2.folder(), tmp_path / "ids.txt", output, *sizes)
+    printed = run(program, smollm2.folder(), tmp_path / "text.ids", output, *sizes)
     losses = [float(line) for line in printed.split()]
 
     expected_losses, expected = train_in_python(ids)
@@ -60,6 +61,22 @@ def test_it_trains_as_a_loop_in_python_and_saves_what_hugging_face_loads(tmp_pat
     assert (difference / moved) ** 0.5 < 0.05
 
 
+def test_it_trains_on_a_text_as_on_its_ids(tmp_path):
+    program = build("examples/train", tmp_path / "build")
+    folder = save_small_checkpoint(tmp_path)
+    text = "Once upon a time there was a model that read its own story. " * 4
+    (tmp_path / "story.txt").write_text(text)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    (tmp_path / "story.ids").write_text(" ".join(map(str, tokenizer(text).input_ids)))
+    sizes = ("2", "1", "8", "1e-5")
+    of_text, of_ids = (
+        run(program, folder, tmp_path / f"story.{kind}", tmp_path / f"trained_on_{kind}", *sizes)
+        for kind in ("txt", "ids")
+    )
+    assert of_text == of_ids
+    assert len(of_text.split()) == 2
+
+
 def test_what_it_cannot_read_is_said_in_one_line(tmp_path):
     program = build("examples/train", tmp_path / "build")
 
@@ -69,10 +86,14 @@ def test_what_it_cannot_read_is_said_in_one_line(tmp_path):
         assert done.returncode in (1, 2)
         return done.stderr.strip()
 
-    ids = tmp_path / "ids.txt"
+    ids = tmp_path / "text.ids"
     ids.write_text("1 2 three")
     numbers = ("1", "1", "2", "1e-5")
     assert error().startswith("usage: train ")
     assert error(tmp_path, ids, tmp_path / "out", *numbers).endswith("must hold integers alone")
+    none = tmp_path / "none.txt"
+    assert error(tmp_path, none, tmp_path / "out", *numbers).endswith("none.txt: cannot be read")
+    ids.write_text("1")
+    assert error(tmp_path, ids, tmp_path / "out", *numbers).endswith("must have 2 tokens, got 1")
     ids.write_text("1 2")
     assert "load: " in error(tmp_path / "none", ids, tmp_path / "out", *numbers)
