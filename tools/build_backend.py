@@ -72,7 +72,7 @@ def _requirements_of_the_compilation() -> list[str]:
         requirements.append("ninja")
     # Headers that are compiled in: nobody needs them to run. CMake prefers the system's.
     requirements.append("nlohmann-json>=3.11")
-    # CMake fetches the sources of PCRE2 with it.
+    # CMake fetches the sources of PCRE2 and SentencePiece with it, and xxHash's header.
     requirements.append("pip")
     if installed_torch() is None:
         requirements.append(f"torch=={DEFAULT_TORCH}")
