@@ -100,8 +100,9 @@ class Run {
     // What a token reads as may depend on those before it: the prompt goes first.
     stream_ = tokenizer_->text_stream(/*skip_special_tokens=*/true);
     // Some decoders hold text back; what is held of the prompt is not written again.
-    held_ = tokenizer_->decode(prompt_ids_, /*skip_special_tokens=*/true).size();
-    for (const auto id : prompt_ids_) held_ -= std::min(held_, stream_->put(id).size());
+    size_t given = 0;
+    for (const auto id : prompt_ids_) given += stream_->put(id).size();
+    held_ = tokenizer_->decode(prompt_ids_, /*skip_special_tokens=*/true).substr(given);
   }
 
   void generate() {
@@ -142,11 +143,20 @@ class Run {
   }
 
   void write(std::string piece) {
-    const auto again = std::min(held_, piece.size());
-    piece.erase(0, again);
-    held_ -= again;
+    drop_held(piece);
     text_ += piece;
     if (!options_.json) std::cout << piece << std::flush;
+  }
+
+  // Takes what is held of the prompt off the piece, as far as new tokens left it as it was.
+  void drop_held(std::string& piece) {
+    auto same = static_cast<size_t>(std::ranges::mismatch(piece, held_).in1 - piece.begin());
+    const auto inside_character = [&] {
+      return same < piece.size() && (static_cast<uint8_t>(piece[same]) & 0xC0) == 0x80;
+    };
+    while (inside_character()) --same;
+    held_.erase(0, same == piece.size() ? same : held_.size());
+    piece.erase(0, same);
   }
 
   ConfigMap result() const {
@@ -201,7 +211,7 @@ class Run {
   std::vector<int64_t> prompt_ids_;
   std::shared_ptr<const tokenizers::Tokenizer> tokenizer_;  // none for a prompt of ids
   std::unique_ptr<tokenizers::TextStream> stream_;
-  size_t held_ = 0;  // bytes of the prompt that the stream has not given yet
+  std::string held_;  // what the stream has not given yet of the prompt
   std::shared_ptr<models::MistralForCausalLM> model_;
   generation::GenerationConfig config_;
   std::vector<int64_t> tokens_;  // new ones

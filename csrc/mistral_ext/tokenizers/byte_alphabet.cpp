@@ -26,6 +26,17 @@ constexpr Tables make_tables() {
 
 constexpr Tables kTables = make_tables();
 
+// The byte of the character that begins at i, which is moved to its last byte; -1 for none.
+int byte_at(std::string_view text, size_t& i) {
+  auto point = static_cast<uint32_t>(static_cast<uint8_t>(text[i]));
+  if (point >= 0x80) {
+    const bool two = point >= 0xC2 && point < 0xE0 && i + 1 < text.size();
+    if (!two) return -1;
+    point = (point & 0x1F) << 6 | (static_cast<uint8_t>(text[++i]) & 0x3F);
+  }
+  return point < kTables.bytes.size() ? kTables.bytes[point] : -1;
+}
+
 }  // namespace
 
 void bytes_to_alphabet(std::string_view bytes, std::string& text) {
@@ -43,19 +54,21 @@ void bytes_to_alphabet(std::string_view bytes, std::string& text) {
 void alphabet_to_bytes(std::string_view text, std::string& bytes) {
   const auto before = bytes.size();
   for (size_t i = 0; i < text.size(); ++i) {
-    auto point = static_cast<uint32_t>(static_cast<uint8_t>(text[i]));
-    if (point >= 0x80) {
-      const bool two = point >= 0xC2 && point < 0xE0 && i + 1 < text.size();
-      point = two ? (point & 0x1F) << 6 | (static_cast<uint8_t>(text[++i]) & 0x3F)
-                  : kTables.bytes.size();
-    }
-    if (point >= kTables.bytes.size() || kTables.bytes[point] < 0) {
+    const int byte = byte_at(text, i);
+    if (byte < 0) {
       bytes.resize(before);
       bytes += text;
       return;
     }
-    bytes += static_cast<char>(kTables.bytes[point]);
+    bytes += static_cast<char>(byte);
   }
+}
+
+bool is_of_alphabet(std::string_view text) {
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (byte_at(text, i) < 0) return false;
+  }
+  return true;
 }
 
 }  // namespace mistral_ext::tokenizers

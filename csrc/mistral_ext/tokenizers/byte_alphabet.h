@@ -11,6 +11,9 @@ namespace mistral_ext::tokenizers {
 // Appends the characters of the bytes.
 void bytes_to_alphabet(std::string_view bytes, std::string& text);
 
+// Whether it stands for bytes, each of its characters for one.
+bool is_of_alphabet(std::string_view text);
+
 // Appends the bytes of the characters; where one of them is not of the alphabet, the text as it is.
 void alphabet_to_bytes(std::string_view text, std::string& bytes);
 

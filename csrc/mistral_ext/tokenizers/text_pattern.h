@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -16,6 +17,12 @@ class TextPattern {
   // Throws ValueError, its message beginning with `label`, for anything else.
   static TextPattern parse(const ConfigMap& component, const std::string& label);
   static TextPattern regex(std::string_view pattern, RegexSyntax syntax, const std::string& label);
+
+  // The String; absent for a Regex.
+  std::optional<std::string_view> string() const {
+    const auto* string = std::get_if<std::string>(&pattern_);
+    return string == nullptr ? std::nullopt : std::optional<std::string_view>(*string);
+  }
 
   // As Regex::find_all.
   std::vector<TextSpan> find_all(std::string_view text) const;

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -37,7 +38,14 @@ class TokenDecoder {
     std::variant<Replace, Strip, Metaspace, ByteLevel, ByteFallback, Fuse, Spaces> kind;
     // One token reaches it, all text so far, bit by bit.
     bool fused = false;
+    // What reaches it is_of_alphabet where each token stands_for_bytes.
+    bool in_alphabet = false;
   };
+
+  // Whether it is of ByteLevel's alphabet, and not one of ByteFallback's.
+  static bool stands_for_bytes(std::string_view token);
+  // The byte that <0xHH> names; -1 for other tokens.
+  static int byte_of(std::string_view token);
 
   const std::vector<Step>& steps() const { return steps_; }
 
@@ -45,10 +53,12 @@ class TokenDecoder {
   std::vector<Step> steps_;
 };
 
-// One text being decoded. Must not outlive the decoder.
+// One text being decoded. Must not outlive the decoder. Text is given as soon as no later token can
+// change it; where a regular expression replaces in all of it, that is at the end.
 class TokenDecoding {
  public:
-  explicit TokenDecoding(const TokenDecoder& decoder);
+  // only_bytes: each token that may come stands_for_bytes.
+  TokenDecoding(const TokenDecoder& decoder, bool only_bytes);
 
   // Appends to `text` what the token completes.
   void put(std::string_view token, std::string& text) {
@@ -63,10 +73,16 @@ class TokenDecoding {
 
   void feed(size_t step, std::string_view token, std::string& text);
   void feed_fused(size_t step, std::string_view part, std::string& text);
+  void replace_fused(size_t step, std::string_view part, std::string& text);
+  void strip_fused(size_t step, std::string_view part, std::string& text);
+  void bytes_fused(size_t step, std::string_view part, std::string& text);
+  void replace_held(size_t step, std::string_view held, std::string& text);
+  void put_bytes(size_t step, std::string_view characters, std::string& text);
   void end(size_t step, std::string& text);
   void end_bytes(size_t step, std::string& text);
 
   const TokenDecoder& decoder_;
+  bool only_bytes_;
   std::vector<std::shared_ptr<State>> states_;
   size_t received_ = 0;  // bytes of tokens
 };

@@ -1,5 +1,5 @@
 // The part of TokenDecoder that runs.
-#include <charconv>
+#include <algorithm>
 #include <utility>
 
 #include "mistral_ext/core/check.h"
@@ -15,6 +15,7 @@ using Decoder = TokenDecoder;
 
 // What Replace may make of one token: a file could double it at each step.
 constexpr size_t kMostOfToken = 65536;
+constexpr size_t kByteName = 6;  // <0xHH>
 
 std::string replace(const Decoder::Replace& step, std::string_view token, size_t most) {
   std::string result;
@@ -57,27 +58,33 @@ std::string spaces(const Decoder::Metaspace& step, std::string_view token, bool 
   return result;
 }
 
-// The byte that <0xHH> names; -1 for other tokens.
-int byte_of(std::string_view token) {
-  if (token.size() != 6 || !token.starts_with("<0x") || token.back() != '>') return -1;
-  // Rust's reader of numbers takes a sign, of which one digit is left.
-  const auto digits = token.substr(token[3] == '+' ? 4 : 3, token[3] == '+' ? 1 : 2);
-  uint8_t byte = 0;
-  const auto [stop, error] =
-      std::from_chars(digits.data(), digits.data() + digits.size(), byte, 16);
-  return error == std::errc() && stop == digits.data() + digits.size() ? byte : -1;
+// Bytes at the end of the text that may begin a match of the string.
+size_t begun_match(std::string_view text, std::string_view string) {
+  auto size = std::min(text.size(), string.size() - 1);
+  while (!text.ends_with(string.substr(0, size))) --size;
+  return size;
+}
+
+// Visible characters of ASCII at the beginning: each stands for itself in ByteLevel's alphabet.
+size_t visible_ascii(std::string_view text) {
+  size_t size = 0;
+  while (size < text.size() && text[size] >= '!' && text[size] <= '~') ++size;
+  return size;
 }
 
 }  // namespace
 
 struct TokenDecoding::State {
-  std::string held;      // bytes of ByteFallback, or all text so far
+  std::string held;      // bytes of ByteFallback, or text that what comes next may change
   bool seen = false;     // a token has come
+  bool decided = false;  // the one text goes on as it is
+  size_t made = 0;       // bytes that Replace has made of the one text
   int64_t stripped = 0;  // characters that Strip has taken from the one text
   CharacterBuffer characters{CharacterBuffer::Replace::kBeginning};
 };
 
-TokenDecoding::TokenDecoding(const TokenDecoder& decoder) : decoder_(decoder) {
+TokenDecoding::TokenDecoding(const TokenDecoder& decoder, bool only_bytes)
+    : decoder_(decoder), only_bytes_(only_bytes) {
   for (size_t i = 0; i < decoder.steps().size(); ++i) states_.push_back(std::make_shared<State>());
 }
 
@@ -97,13 +104,9 @@ void TokenDecoding::feed(size_t step, std::string_view token, std::string& text)
   } else if (const auto* metaspace = std::get_if<Decoder::Metaspace>(&kind)) {
     feed(step + 1, spaces(*metaspace, token, first), text);
   } else if (std::holds_alternative<Decoder::ByteLevel>(kind)) {
-    std::string bytes;
-    alphabet_to_bytes(token, bytes);
-    std::string whole;
-    state.characters.put(bytes, whole);
-    if (!whole.empty()) feed(step + 1, whole, text);
+    put_bytes(step, token, text);
   } else if (std::holds_alternative<Decoder::ByteFallback>(kind)) {
-    if (const auto byte = byte_of(token); byte >= 0) {
+    if (const auto byte = Decoder::byte_of(token); byte >= 0) {
       state.held += static_cast<char>(byte);
       return;
     }
@@ -128,51 +131,114 @@ void TokenDecoding::feed_fused(size_t step, std::string_view part, std::string& 
   const auto& kind = decoder_.steps()[step].kind;
   if (const auto* metaspace = std::get_if<Decoder::Metaspace>(&kind)) {
     feed(step + 1, spaces(*metaspace, part, true), text);
-  } else if (const auto* stripped = std::get_if<Decoder::Strip>(&kind);
-             stripped != nullptr && stripped->stop == 0) {
-    while (!part.empty() && state.stripped < stripped->start) {
-      const bool more = part.starts_with(stripped->content);
-      state.stripped = more ? state.stripped + 1 : stripped->start;
-      if (more) part.remove_prefix(stripped->content.size());
-    }
-    if (!part.empty()) feed(step + 1, part, text);
-  } else if (std::holds_alternative<Decoder::Fuse>(kind)) {
+  } else if (std::holds_alternative<Decoder::Replace>(kind)) {
+    replace_fused(step, part, text);
+  } else if (std::holds_alternative<Decoder::Strip>(kind)) {
+    strip_fused(step, part, text);
+  } else if (std::holds_alternative<Decoder::ByteLevel>(kind)) {
+    bytes_fused(step, part, text);
+  } else if (std::holds_alternative<Decoder::ByteFallback>(kind) && !state.decided) {
+    // The text is one byte's name, or none.
+    state.held += part;
+    if (state.held.size() <= kByteName) return;
+    state.decided = true;
+    feed(step + 1, std::exchange(state.held, {}), text);
+  } else {
+    feed(step + 1, part, text);
+  }
+}
+
+void TokenDecoding::replace_fused(size_t step, std::string_view part, std::string& text) {
+  auto& state = *states_[step];
+  const auto& replaced = std::get<Decoder::Replace>(decoder_.steps()[step].kind);
+  state.held += part;
+  const auto string = replaced.pattern.string();
+  // What a regular expression makes of the text may depend on what is still to come.
+  if (!string) return;
+  const auto matches = replaced.pattern.find_all(state.held);
+  const auto done = matches.empty() ? 0 : matches.back().end;
+  const auto begun = begun_match(std::string_view(state.held).substr(done), *string);
+  const auto ready = std::exchange(state.held, state.held.substr(state.held.size() - begun));
+  replace_held(step, std::string_view(ready).substr(0, ready.size() - begun), text);
+}
+
+void TokenDecoding::replace_held(size_t step, std::string_view held, std::string& text) {
+  auto& made = states_[step]->made;
+  const auto& replaced = std::get<Decoder::Replace>(decoder_.steps()[step].kind);
+  const auto most = kMostOfToken + 64 * received_;
+  const auto whole = replace(replaced, held, most - std::min(most, made));
+  made += whole.size();
+  if (!whole.empty()) feed(step + 1, whole, text);
+}
+
+void TokenDecoding::strip_fused(size_t step, std::string_view part, std::string& text) {
+  auto& state = *states_[step];
+  const auto& [content, start, stop] = std::get<Decoder::Strip>(decoder_.steps()[step].kind);
+  while (!part.empty() && state.stripped < start) {
+    const bool more = part.starts_with(content);
+    state.stripped = more ? state.stripped + 1 : start;
+    if (more) part.remove_prefix(content.size());
+  }
+  // Held is what would be stripped if the text ended here.
+  auto rest = part;
+  int64_t count = 0;
+  for (; count < stop && rest.ends_with(content); ++count) rest.remove_suffix(content.size());
+  if (!rest.empty()) {
+    feed(step + 1, std::exchange(state.held, {}), text);
+    feed(step + 1, rest, text);
+  }
+  state.held += part.substr(rest.size());
+  while (static_cast<int64_t>(state.held.size() / content.size()) > stop) {
+    state.held.resize(state.held.size() - content.size());
+    feed(step + 1, content, text);
+  }
+}
+
+// ByteLevel takes the text as it is where any character of it is not of the alphabet.
+void TokenDecoding::bytes_fused(size_t step, std::string_view part, std::string& text) {
+  auto& state = *states_[step];
+  if (only_bytes_ && decoder_.steps()[step].in_alphabet) {
+    put_bytes(step, part, text);
+  } else if (state.decided || !is_of_alphabet(part)) {
+    state.decided = true;
+    feed(step + 1, std::exchange(state.held, {}), text);
     feed(step + 1, part, text);
   } else {
-    // What it makes of the text may depend on what is still to come.
-    state.held += part;
+    const auto same = state.held.empty() ? visible_ascii(part) : 0;
+    feed(step + 1, part.substr(0, same), text);
+    state.held += part.substr(same);
   }
+}
+
+void TokenDecoding::put_bytes(size_t step, std::string_view characters, std::string& text) {
+  std::string bytes;
+  alphabet_to_bytes(characters, bytes);
+  std::string whole;
+  states_[step]->characters.put(bytes, whole);
+  if (!whole.empty()) feed(step + 1, whole, text);
 }
 
 void TokenDecoding::end(size_t step, std::string& text) {
   if (step == states_.size()) return;
   auto& state = *states_[step];
-  const auto& [kind, fused] = decoder_.steps()[step];
+  const auto& [kind, fused, in_alphabet] = decoder_.steps()[step];
+  const auto held = fused ? std::exchange(state.held, {}) : std::string();
   if (!fused && std::holds_alternative<Decoder::ByteFallback>(kind)) {
     end_bytes(step, text);
-  } else if (!fused) {
+  } else if (std::holds_alternative<Decoder::ByteLevel>(kind)) {
+    put_bytes(step, held, text);
     std::string whole;
     state.characters.finish(whole);
     if (!whole.empty()) feed(step + 1, whole, text);
-  } else if (!state.held.empty()) {
-    const auto held = std::exchange(state.held, {});
-    if (const auto* replaced = std::get_if<Decoder::Replace>(&kind)) {
-      feed(step + 1, replace(*replaced, held, kMostOfToken + 64 * received_), text);
-    } else if (const auto* stripped = std::get_if<Decoder::Strip>(&kind)) {
-      feed(step + 1, strip(*stripped, held), text);
-    } else if (std::holds_alternative<Decoder::ByteLevel>(kind)) {
-      std::string bytes;
-      alphabet_to_bytes(held, bytes);
-      std::string whole;
-      state.characters.put(bytes, whole);
-      state.characters.finish(whole);
-      feed(step + 1, whole, text);
-    } else if (const auto byte = byte_of(held); byte >= 0) {
-      state.held = static_cast<char>(byte);
-      end_bytes(step, text);
-    } else {
-      feed(step + 1, held, text);
-    }
+  } else if (held.empty() || std::holds_alternative<Decoder::Strip>(kind)) {
+    // Nothing is left, or to be left.
+  } else if (std::holds_alternative<Decoder::Replace>(kind)) {
+    replace_held(step, held, text);
+  } else if (const auto byte = Decoder::byte_of(held); byte >= 0) {
+    state.held = static_cast<char>(byte);
+    end_bytes(step, text);
+  } else {
+    feed(step + 1, held, text);
   }
   state = State();
   end(step + 1, text);

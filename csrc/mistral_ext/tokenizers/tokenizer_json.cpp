@@ -40,6 +40,12 @@ class JsonTokenizer : public Tokenizer {
             text_of(id), "{}: post_processor: ids must be those of tokens, got {}", label, id);
       }
     }
+    for (int64_t id = 0; id < vocab_size() && text_only_bytes_; ++id) {
+      const auto token = text_of(id);
+      if (!token || TokenDecoder::stands_for_bytes(*token)) continue;
+      only_bytes_ = false;
+      if (!is_skipped(*token)) text_only_bytes_ = false;
+    }
   }
 
   std::vector<int64_t> encode(std::string_view text, const EncodeOptions& options) const override {
@@ -86,7 +92,9 @@ class JsonTokenizer : public Tokenizer {
   std::optional<int64_t> bos_token_id() const override { return bos_; }
   std::optional<int64_t> eos_token_id() const override { return eos_; }
 
-  const TokenDecoder& decoder() const { return decoder_; }
+  TokenDecoding decoding(bool skip_special_tokens) const {
+    return {decoder_, skip_special_tokens ? text_only_bytes_ : only_bytes_};
+  }
 
   // What decoding begins with: a token that is looked for in normalised text is written so.
   std::optional<std::string_view> text_of(int64_t id) const {
@@ -146,6 +154,8 @@ class JsonTokenizer : public Tokenizer {
   PreTokenizer pre_tokenizer_;
   AddedTokens added_;
   TokenDecoder decoder_;
+  bool only_bytes_ = true;       // each token stands_for_bytes
+  bool text_only_bytes_ = true;  // each that skip_special_tokens leaves
   AroundText around_;
   std::optional<int64_t> bos_;
   std::optional<int64_t> eos_;
@@ -154,7 +164,9 @@ class JsonTokenizer : public Tokenizer {
 class JsonTextStream : public TextStream {
  public:
   JsonTextStream(const JsonTokenizer& tokenizer, bool skip_special_tokens)
-      : tokenizer_(tokenizer), skip_(skip_special_tokens), decoding_(tokenizer.decoder()) {}
+      : tokenizer_(tokenizer),
+        skip_(skip_special_tokens),
+        decoding_(tokenizer.decoding(skip_special_tokens)) {}
 
   std::string put(int64_t id) override {
     MISTRAL_EXT_CHECK(id >= 0 && id < tokenizer_.vocab_size(),

@@ -3,9 +3,11 @@
 import os
 import shutil
 import subprocess
+from itertools import takewhile
 
 import pytest
 import transformers
+from helpers import smollm2
 from helpers.mistral_files import SENTENCEPIECE, TEKKEN
 from helpers.models import small_model
 from helpers.programs import assert_one_line, environment, program
@@ -58,6 +60,55 @@ def test_no_character_is_written_in_parts(checkpoint):
     assert len(pieces) > 1
     for piece in pieces:
         piece.decode()  # raises where a character is cut
+
+
+HELD = {
+    "all": [{"type": "Fuse"}, {"type": "Replace", "pattern": {"Regex": "X"}, "content": "Y"}],
+    "as it may be the beginning of a match": [
+        {"type": "ByteLevel"},
+        {"type": "Replace", "pattern": {"String": TEXT[-6:] + "X"}, "content": "Y"},
+    ],
+    "all, changed later": [
+        {"type": "ByteLevel"},
+        {"type": "Replace", "pattern": {"Regex": "spaces(?=.)"}, "content": "日"},
+    ],
+}
+
+
+@pytest.mark.parametrize("held", HELD)
+def test_a_prompt_whose_text_is_held_is_written_once(held, edited, generate, generated):
+    folder = edited("tokenizer.json", decoder={"type": "Sequence", "decoders": HELD[held]})
+    options = (folder, TEXT, "--max-new-tokens", "40", "--seed", "3")
+    run = generated(*options)
+    whole = mistral_ext._C.load_tokenizer(folder)
+    prompt, both = (
+        whole.decode(ids, skip_special_tokens=True)
+        for ids in (run["prompt_ids"], run["prompt_ids"] + run["tokens"])
+    )
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(prompt, both, strict=False))
+    new = both[len(list(same)) :]
+    assert (run["prompt"], run["text"]) == (TEXT, new)
+    assert len(new) > 10
+    assert generate(*options).out == TEXT + new + "\n"
+
+
+def test_the_real_model_writes_its_prompt_once_and_each_token_as_it_comes(generated):
+    """Its decoder fuses all tokens before it maps them to bytes."""
+    folder = str(smollm2.folder())
+    prompt = "Once upon a time, in a café"
+    options = (folder, prompt, "--max-new-tokens", "24")
+    run = generated(*options)
+    tokenizer = smollm2.tokenizer()
+    text = tokenizer.decode(run["tokens"], skip_special_tokens=True)
+    assert (run["prompt"], run["text"]) == (prompt, text)
+    running = subprocess.Popen(
+        [program("mistral_ext_generate"), *options], stdout=subprocess.PIPE, env=environment()
+    )
+    pieces = list(iter(lambda: os.read(running.stdout.fileno(), 1 << 16), b""))
+    assert running.wait() == 0
+    assert b"".join(pieces).decode() == prompt + text + "\n"
+    # The prompt, then tokens: were they held, one read would give them all.
+    assert len(pieces) > 5
 
 
 def test_special_tokens_in_a_prompt_are_special(generated, checkpoint, tokenizer):

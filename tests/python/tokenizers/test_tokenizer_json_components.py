@@ -209,6 +209,29 @@ DECODERS = {
     "ByteFallback, Fuse, ByteLevel": decoders.Sequence(
         [decoders.ByteFallback(), decoders.Fuse(), decoders.ByteLevel()]
     ),
+    "ByteFallback, Fuse, Replace, ByteLevel": decoders.Sequence(
+        [
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Replace("▁", " "),
+            decoders.ByteLevel(),
+        ]
+    ),
+    "Fuse, Replace, ByteLevel": decoders.Sequence(
+        [decoders.Fuse(), decoders.Replace("aĠ", "▁"), decoders.ByteLevel()]
+    ),
+    "Replace, ByteFallback, ByteLevel": decoders.Sequence(
+        [decoders.Replace("a", "<0x41>"), decoders.ByteFallback(), decoders.ByteLevel()]
+    ),
+    "Fuse, Replace of a part that repeats": decoders.Sequence(
+        [decoders.Fuse(), decoders.Replace("aab", "é"), decoders.Replace("aé", "")]
+    ),
+    "Fuse, Replace by a pattern": decoders.Sequence(
+        [decoders.Fuse(), decoders.Replace(Regex("aa+"), "b")]
+    ),
+    "Fuse, Metaspace, ByteLevel": decoders.Sequence(
+        [decoders.Fuse(), decoders.Metaspace(prepend_scheme="never"), decoders.ByteLevel()]
+    ),
     "Fuse, ByteFallback": decoders.Sequence([decoders.Fuse(), decoders.ByteFallback()]),
     "Metaspace": decoders.Metaspace(),
     "Metaspace never": decoders.Metaspace(prepend_scheme="never"),
@@ -254,6 +277,71 @@ def test_a_decoder_makes_the_oracles_text_at_once_and_one_by_one(name, tmp_path)
             assert tokenizer.decode(ids, skip) == expected, [tokens[i] for i in ids]
         text = "".join([*(stream.put(i) for i in ids), stream.finish()])
         assert text == oracle.decode(ids, skip_special_tokens=False), [tokens[i] for i in ids]
+
+
+# Those whose text no later token changes, where each token is of ByteLevel's alphabet.
+STREAMED = [
+    "ByteFallback, Fuse, ByteLevel",
+    "ByteFallback, Fuse, Replace, ByteLevel",
+    "Fuse, Metaspace, ByteLevel",
+]
+
+
+@pytest.mark.parametrize("special", ["<s>", "<漢>"])
+@pytest.mark.parametrize("name", DECODERS)
+def test_tokens_of_the_byte_alphabet_are_the_oracles_text(name, special, tmp_path):
+    tokens = ["a", "aa", "b", "<", "0x41", ">", "Ġ", "Ġa", "Ã", "©", "Ã©", "Ċ", "ð", "Ł", "ĺ", "Ģ"]
+    oracle = Tokenizer(BPE({token: i for i, token in enumerate(tokens)}, []))
+    oracle.add_special_tokens([special])
+    if DECODERS[name] is not None:
+        oracle.decoder = DECODERS[name]
+    tokenizer = ours(oracle, tmp_path)
+    source = random.Random(2)
+    for _ in range(2000):
+        ids = source.choices(range(len(tokens) + 1), k=source.randint(0, 9))
+        for skip in (False, True):
+            stream = tokenizer.text_stream(skip)
+            pieces = [*(stream.put(i) for i in ids), stream.finish()]
+            expected = oracle.decode(ids, skip_special_tokens=skip)
+            assert "".join(pieces) == expected, [tokens[i] for i in ids if i < len(tokens)]
+            assert tokenizer.decode(ids, skip) == expected
+    if name in STREAMED:
+        stream = tokenizer.text_stream(True)
+        ids = source.choices([tokens.index(token) for token in ("a", "Ġa", "Ã©", "Ċ")], k=50)
+        assert all(stream.put(i) for i in ids)
+        assert stream.finish() == ""
+
+
+def test_a_text_that_a_later_token_may_change_is_held(tmp_path):
+    tokens = ["a", "Ã©", "é", "漢"]
+    oracle = Tokenizer(BPE({token: i for i, token in enumerate(tokens)}, []))
+    oracle.decoder = decoders.Sequence([decoders.Fuse(), decoders.ByteLevel()])
+    stream = ours(oracle, tmp_path).text_stream()
+    # Visible ASCII is the same in both readings; from 漢 on there is but one.
+    assert [stream.put(i) for i in (0, 1, 0, 3, 1)] == ["a", "", "", "Ã©a漢", "Ã©"]
+    assert stream.finish() == ""
+    assert [stream.put(i) for i in (0, 1, 0)] == ["a", "", ""]
+    assert stream.finish() == "éa"
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 2), (1, 1), (3, 5)])
+def test_strip_takes_the_ends_of_the_one_text(start, stop, tmp_path):
+    """Not against the oracle, which ends the process where the text is shorter than the strip."""
+    tokens = ["a", "aa", "b", "ab", "ba", "aaaaaa"]
+    oracle = Tokenizer(BPE({token: i for i, token in enumerate(tokens)}, []))
+    oracle.decoder = decoders.Sequence([decoders.Fuse(), decoders.Strip("a", start, stop)])
+    tokenizer = ours(oracle, tmp_path)
+    source = random.Random(2)
+    for _ in range(500):
+        ids = source.choices(range(len(tokens)), k=source.randint(0, 6))
+        expected = "".join(tokens[i] for i in ids)
+        for _ in range(start):
+            expected = expected.removeprefix("a")
+        for _ in range(stop):
+            expected = expected.removesuffix("a")
+        stream = tokenizer.text_stream()
+        assert "".join([*(stream.put(i) for i in ids), stream.finish()]) == expected
+        assert tokenizer.decode(ids) == expected
 
 
 def test_merges_are_read_in_both_forms(tmp_path):
