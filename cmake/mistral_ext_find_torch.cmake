@@ -36,9 +36,12 @@ macro(mistral_ext_find_torch)
       target_include_directories(
         torch INTERFACE "${TORCH_INSTALL_PREFIX}/include"
                         "${TORCH_INSTALL_PREFIX}/include/torch/csrc/api/include")
+      # libtorch.so has no symbols: it is there to load libtorch_cuda.so, which registers itself. A linker
+      # that leaves out what no symbol needs, as some systems' does, is told to keep it.
+      set(mistral_ext_libtorch "\"${TORCH_INSTALL_PREFIX}/lib/libtorch.so\"")
       target_link_libraries(
-        torch INTERFACE "${TORCH_INSTALL_PREFIX}/lib/libtorch.so" "${TORCH_INSTALL_PREFIX}/lib/libtorch_cpu.so"
-                        "${TORCH_INSTALL_PREFIX}/lib/libc10.so")
+        torch INTERFACE "-Wl,--push-state,--no-as-needed,${mistral_ext_libtorch},--pop-state"
+                        "${TORCH_INSTALL_PREFIX}/lib/libtorch_cpu.so" "${TORCH_INSTALL_PREFIX}/lib/libc10.so")
     endif()
     set(TORCH_LIBRARIES torch)
     include("${TORCH_INSTALL_PREFIX}/share/cmake/Torch/TorchConfigVersion.cmake")
