@@ -9,10 +9,11 @@
 namespace mistral_ext::cache {
 
 // The keys and values of every layer of one model. Batch size, dtype and device are those of the
-// first tokens that enter.
+// first tokens that enter. For one thread at a time: threads that share a model have one each.
 class KVCache {
  public:
-  // windows: one entry a layer, 0 for full attention.
+  // windows: one entry a layer, 0 for full attention. Throws ValueError where there is none, or a
+  // negative one.
   explicit KVCache(const std::vector<int64_t>& windows);
   explicit KVCache(const MistralConfig& config) : KVCache(config.layer_windows) {}
 
@@ -27,6 +28,7 @@ class KVCache {
   int64_t seen() const { return layers_.front().seen(); }
   // Rows that there is memory for; 0 before the first tokens.
   int64_t batch_size() const { return layers_.front().batch_size(); }
+  // A graph hangs on the contents.
   bool requires_grad() const;
   // Bytes allocated for keys and values.
   int64_t nbytes() const;

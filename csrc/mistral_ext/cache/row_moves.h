@@ -9,7 +9,7 @@
 namespace mistral_ext::cache {
 
 // Stands for one more row, which holds what the others overwrite.
-constexpr int64_t kScratchRow = -1;
+inline constexpr int64_t kScratchRow = -1;
 
 // Row `to` becomes what row `from` is. Only the tokens from first_token on are copied: before it
 // the rows are known to be alike.

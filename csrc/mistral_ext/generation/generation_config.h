@@ -56,8 +56,8 @@ struct GenerationConfig {
   // The scores become logarithms of probabilities, after all else.
   bool renormalize_logits = false;
 
-  bool do_sample =
-      false;  // otherwise the likeliest token, and what follows, to the seed, is not read
+  // Otherwise the likeliest token is taken, and what follows, to the seed, is not read.
+  bool do_sample = false;
   double temperature = 1.0;
   std::optional<double> top_h;
   int64_t top_k = 0;  // 0: all

@@ -13,6 +13,7 @@ namespace mistral_ext::io {
 // another file under its name, as saving does, is safe.
 class MappedFile {
  public:
+  // Throws ValueError naming the file where the system maps nothing.
   static std::shared_ptr<MappedFile> map(const File& file);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;

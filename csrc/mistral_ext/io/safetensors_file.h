@@ -11,7 +11,7 @@
 namespace mistral_ext::io {
 
 // One safetensors file, memory-mapped. The header is read and checked whole here; see
-// read_safetensors_header.
+// read_safetensors_header, which throws for a bad one.
 class SafetensorsFile : public TensorSource {
  public:
   explicit SafetensorsFile(const std::filesystem::path& path);

@@ -21,7 +21,8 @@ struct TensorPart {
 };
 
 // Tensors by name, in a checkpoint. What they are is known at once; their bytes are touched when
-// one is asked for, and of a part no others than its own.
+// one is asked for, and of a part no others than its own. Any number of threads may read from one
+// source at once; what they write into the tensors that share its memory is theirs to order.
 class TensorSource {
  public:
   virtual ~TensorSource() = default;
@@ -49,6 +50,7 @@ class TensorSource {
   at::Tensor slice(const std::string& name, const TensorPart& part) const;
 
   // The tensor, or a part of it, as another dtype or on another device, with memory of its own.
+  // Throws ValueError where there is no such tensor or part.
   at::Tensor converted(const std::string& name,
                        at::ScalarType dtype,
                        at::Device device,

@@ -8,6 +8,8 @@
 
 namespace mistral_ext::models {
 
+// None of the functions here that change a model may run while another thread uses it.
+
 // Puts the tensors of `state` into the model's parameters, sharing their storage. With tied
 // embeddings `lm_head.weight` may be absent: the head then is the embedding. Throws ValueError,
 // with the model unchanged, where a parameter is missing, unknown, of another shape, not floating,

@@ -17,7 +17,8 @@ class MistralModel : public torch::nn::Module {
  public:
   explicit MistralModel(const MistralConfig& config);
 
-  // Throws ValueError where an input does not fit; nothing is appended to the cache then.
+  // Threads: as MistralForCausalLM. Throws ValueError where an input does not fit; nothing is
+  // appended to the cache then.
   ModelOutputs forward(const ModelInputs& inputs);
 
   const layers::Embedding& embed_tokens() const { return *embed_tokens_; }

@@ -15,9 +15,11 @@ namespace mistral_ext::tokenizers {
 // to itself.
 class Normalizer {
  public:
+  // Throws ValueError, its message beginning with `label`, for a kind or a setting that is not
+  // read.
   Normalizer(const ConfigMap& fields, const std::string& label);
 
-  // pieces: a text without words yet, not empty.
+  // pieces: a text without words yet, not empty. Throws ValueError where it becomes too long.
   void apply(TextPieces& pieces) const;
   // The same for a text alone.
   std::string apply(std::string_view text) const;

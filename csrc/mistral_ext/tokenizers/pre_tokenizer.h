@@ -24,8 +24,11 @@ std::string read_replacement(const ConfigMap& metaspace, const std::string& labe
 // Digits, Whitespace, WhitespaceSplit.
 class PreTokenizer {
  public:
+  // Throws ValueError, its message beginning with `label`, for a kind or a setting that is not
+  // read.
   PreTokenizer(const ConfigMap& fields, const std::string& label);
 
+  // Throws ValueError where the text becomes too long.
   void apply(TextPieces& pieces) const;
 
  private:

@@ -15,6 +15,8 @@ namespace mistral_ext::tokenizers {
 // Strip. Without any, a space goes between them.
 class TokenDecoder {
  public:
+  // Throws ValueError, its message beginning with `label`, for a kind or a setting that is not
+  // read.
   TokenDecoder(const ConfigMap& fields, const std::string& label);
 
   struct Replace {
@@ -53,8 +55,8 @@ class TokenDecoder {
   std::vector<Step> steps_;
 };
 
-// One text being decoded. Must not outlive the decoder. Text is given as soon as no later token can
-// change it; where a regular expression replaces in all of it, that is at the end.
+// One text being decoded, by one thread. Must not outlive the decoder. Text is given as soon as no
+// later token can change it; where a regular expression replaces in all of it, that is at the end.
 class TokenDecoding {
  public:
   // only_bytes: each token that may come stands_for_bytes.

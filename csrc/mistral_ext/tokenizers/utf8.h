@@ -16,7 +16,7 @@ void check_utf8(std::string_view text, std::string_view operation);
 
 // Puts bytes that come in pieces together to characters. Bytes that are no character become U+FFFD:
 // one for each longest beginning of a character, as in Python and Rust, or one for each byte, as in
-// SentencePiece.
+// SentencePiece. For one thread.
 class CharacterBuffer {
  public:
   enum class Replace { kBeginning, kByte };
