@@ -12,8 +12,10 @@
 #include <utility>
 
 #include "mistral_ext/core/check.h"
+#include "mistral_ext/io/file.h"
 #include "mistral_ext/io/printable.h"
 #include "mistral_ext/models/load_pretrained.h"
+#include "mistral_ext/models/prepacked.h"
 #include "mistral_ext/programs/option_values.h"
 #include "mistral_ext/programs/program.h"
 
@@ -29,6 +31,11 @@ std::string check_dtype(const std::string& name) {
     if (name == known) return {};
   }
   return fmt::format("must be auto, float32, bfloat16 or float16, got '{}'", name);
+}
+
+bool is_prepacked_alone(const std::filesystem::path& folder) {
+  return io::is_there(folder / models::kPrepackedFile) && !io::is_there(folder / "config.json") &&
+         !io::is_there(folder / "params.json");
 }
 
 }  // namespace
@@ -79,6 +86,11 @@ void check_folder(const std::string& folder) {
 std::shared_ptr<models::MistralForCausalLM> load_model(const std::string& folder,
                                                        const ModelOptions& options) {
   check_folder(folder);
+  if (is_prepacked_alone(folder)) {
+    auto model = models::load_prepacked(folder, {.device = chosen_device(options)});
+    if (const auto dtype = chosen_dtype(options)) model->to(*dtype);
+    return model;
+  }
   return models::load_pretrained(
       folder, {.dtype = chosen_dtype(options), .device = chosen_device(options)});
 }

@@ -35,7 +35,8 @@ at::Device chosen_device(const ModelOptions& options);
 // Throws ValueError where there is no such folder.
 void check_folder(const std::string& folder);
 
-// The model of a folder. What is wrong with the folder is an error that names it.
+// The model of a folder, of its prepacked checkpoint where it has no other. What is wrong with the
+// folder is an error that names it.
 std::shared_ptr<models::MistralForCausalLM> load_model(const std::string& folder,
                                                        const ModelOptions& options);
 

@@ -44,6 +44,16 @@ def test_greedy_tokens_are_pythons(tokens, expected):
     assert tokens("--greedy") == expected(do_sample=False)
 
 
+def test_a_prepacked_checkpoint_is_loaded_where_there_is_no_other(
+    generated, python_model, expected, tmp_path
+):
+    python_model.save_prepacked(tmp_path)
+    ids = ("--ids", TEXT_IDS, "--max-new-tokens", "12")
+    result = generated(str(tmp_path), *ids)
+    assert (result["tokens"], result["dtype"]) == (expected(do_sample=False), "float32")
+    assert generated(str(tmp_path), *ids, "--dtype", "bfloat16")["dtype"] == "bfloat16"
+
+
 @pytest.mark.parametrize(
     ("options", "keywords"),
     [
