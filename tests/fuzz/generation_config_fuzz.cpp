@@ -1,6 +1,6 @@
 // generation_config.json. What it says may still be refused when it is used.
 #include "fuzz.h"
-#include "mistral_ext/generation/load_generation_config.h"
+#include "mistral_ext/generation/generation_config_from_map.h"
 #include "mistral_ext/io/config_file.h"
 
 using namespace mistral_ext;
