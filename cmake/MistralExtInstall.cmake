@@ -1,5 +1,6 @@
 # What `cmake --install` lays out, with the Python package folder, or any C++ prefix, as the prefix:
 #   lib/libmistral_ext.so   include/mistral_ext/...   share/cmake/mistral_ext/...
+#   share/licenses/mistral_ext/...: this library's, and those of what is compiled into it
 #   bin/mistral_ext_generate, bin/mistral_ext_bench (with MISTRAL_EXT_PROGRAMS and CLI11)
 #   _C.<abi>.so, _build_info.py (with MISTRAL_EXT_PYTHON)
 # MISTRAL_EXT_INPLACE gives the source's mistral_ext/ the same at build time, with links in place of the
@@ -31,6 +32,9 @@ install(FILES "${config_folder}/mistral_extConfig.cmake" "${config_folder}/mistr
 if(MISTRAL_EXT_INPLACE)
   export(EXPORT mistral_ext NAMESPACE mistral_ext:: FILE "${config_folder}/mistral_extTargets.cmake")
 endif()
+
+install(FILES LICENSE DESTINATION share/licenses/mistral_ext)
+install(DIRECTORY licenses/ DESTINATION share/licenses/mistral_ext FILES_MATCHING PATTERN "*.txt")
 
 if(MISTRAL_EXT_PROGRAMS_BUILT)
   install(TARGETS mistral_ext_generate mistral_ext_bench RUNTIME DESTINATION bin)
