@@ -167,8 +167,8 @@ TEST(Prepacked, AConfigurationThatDoesNotFitTheTensorsIsNamed) {
   const auto with = [](const char* name, ConfigValue value) {
     return message_of_saving([&](ConfigMap& config) { config[name] = value; });
   };
-  EXPECT_EQ(with("num_hidden_layers", {int64_t{99'999}}),
-            kLabel + ": model.layers.99998.input_layernorm.weight is missing");
+  EXPECT_EQ(with("num_hidden_layers", {int64_t{9'999}}),
+            kLabel + ": model.layers.9998.input_layernorm.weight is missing");
   EXPECT_EQ(with("num_hidden_layers", {int64_t{1}}),
             kLabel + ": model.layers.1.input_layernorm.weight is not a parameter of this model");
   EXPECT_EQ(with("vocab_size", {int64_t{62}}),
