@@ -6,6 +6,7 @@
 #include <array>
 #include <charconv>
 #include <cstdint>
+#include <vector>
 
 #include "mistral_ext/core/check.h"
 #include "mistral_ext/io/printable.h"
@@ -18,6 +19,9 @@ namespace {
 constexpr std::string_view kSpaces =
     R"(\t-\r \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
 constexpr std::string_view kWords = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+// Outside sets Oniguruma has a table for what is below U+0100, which counts ² ³ ¹ ¼ ½ ¾ too.
+constexpr std::string_view kWordsOutsideSets =
+    R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{b2}\x{b3}\x{b9}\x{bc}-\x{be})";
 // Rust's regex follows UTS 18 to the letter here, Oniguruma does not.
 constexpr std::string_view kRustWords = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{200c}\x{200d})";
 
@@ -84,6 +88,9 @@ class Translator {
         return;
       case '(':
         return group();
+      case ')':
+        if (caseless_.size() > 1) caseless_.pop_back();
+        return copy();
       case '{':
         return interval();
       case '}':
@@ -126,13 +133,19 @@ class Translator {
 
   void group() {
     if (peek(1) == '*') refuse("(*");
+    caseless_.push_back(caseless_.back());
     if (peek(1) != '?') return copy();
+    if (starts_with("(?i:")) caseless_.back() = true;
+    if (starts_with("(?-i:")) caseless_.back() = false;
     for (const std::string_view open :
          {"(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>", "(?i:", "(?-i:"}) {
       if (starts_with(open)) return copy(open.size());
     }
     // Elsewhere they disagree on how far it reaches.
-    if (at_ == 0 && starts_with("(?i)")) return copy(4);
+    if (at_ == 0 && starts_with("(?i)")) {
+      caseless_ = {true};
+      return copy(4);
+    }
     refuse(std::string(pattern_.substr(at_, 4)));
   }
 
@@ -173,7 +186,7 @@ class Translator {
   void escape() {
     const char c = peek(1);
     if (at_ + 1 >= pattern_.size()) refuse("\\ at the end");
-    const auto words = oniguruma_ ? kWords : kRustWords;
+    const auto words = !oniguruma_ ? kRustWords : in_set_ ? kWords : kWordsOutsideSets;
     const auto skip = [&](std::string_view text) {
       put(text);
       at_ += 2;
@@ -259,7 +272,9 @@ class Translator {
     if (!plain) refuse(fmt::format("\\p{{{}}}", name));
     // PCRE2 takes the name of a script for its Script_Extensions, the others for Script.
     const bool script = !is_general_category(name) && is_script(name);
-    put(fmt::format("\\{}{{{}{}}}", negated ? 'P' : 'p', script ? "sc:" : "", name));
+    const auto text = fmt::format("\\{}{{{}{}}}", negated ? 'P' : 'p', script ? "sc:" : "", name);
+    // (?i) makes no small letter one of \p{Lu} there, but in a set.
+    put(oniguruma_ && !in_set_ && caseless_.back() ? "(?-i:" + text + ")" : text);
   }
 
   // \xHH, \x{H...}, \uHHHH, \u{H...}
@@ -290,6 +305,7 @@ class Translator {
   std::string result_;
   size_t at_ = 0;
   bool in_set_ = false;
+  std::vector<bool> caseless_{false};  // of the groups that are open, outermost first
 };
 
 }  // namespace

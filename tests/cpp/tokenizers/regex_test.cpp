@@ -52,6 +52,20 @@ TEST(Regex, WordsAreUnicodesAndDependOnWhosePatternItIs) {
   EXPECT_EQ(matches(R"(\bb\w*)", "ab b bc"), (Strings{"b", "bc"}));
 }
 
+TEST(Regex, OnigurumaHasFractionsOfLatin1AmongWordsButNotInSets) {
+  EXPECT_EQ(matches(R"(\w+)", "a½b² \u2153"), (Strings{"a½b²"}));
+  EXPECT_EQ(matches(R"(\W)", "½-"), (Strings{"-"}));
+  EXPECT_EQ(matches(R"(\b.)", "a½b -"), (Strings{"a", " "}));
+  EXPECT_EQ(matches(R"([\w]+)", "a½b"), (Strings{"a", "b"}));
+  EXPECT_EQ(matches(R"(\w+)", "a½b", RegexSyntax::kRust), (Strings{"a", "b"}));
+}
+
+TEST(Regex, OnigurumaFoldsNoCaseOfAPropertyOutsideSets) {
+  EXPECT_EQ(matches(R"((?i)\p{Lu}b)", "ab Ab AB"), (Strings{"Ab", "AB"}));
+  EXPECT_EQ(matches(R"((?i)\p{Ll}+)", "aBc"), (Strings{"a", "c"}));
+  EXPECT_EQ(matches(R"((?i)[\p{Lu}]+)", "aB"), (Strings{"aB"}));
+}
+
 TEST(Regex, CaseIsFoldedAsUnicodeDoes) {
   EXPECT_EQ(matches("(?i:'s|'ll)", "'S 'lL '\u017f"), (Strings{"'S", "'lL", "'\u017f"}));
 }
