@@ -135,6 +135,7 @@ std::vector<AddedTokens::Part> AddedTokens::split(std::string_view text,
       }
       // What the token before has taken stays its own.
       if (token.lstrip) begin = std::max(begin - trailing_space(text.substr(0, begin)), done);
+      if (begin >= end) continue;
       if (token.rstrip) end += leading_space(text.substr(end));
       if (done < begin) parts.push_back({{done, begin}, -1});
       parts.push_back({{begin, end}, token.id});

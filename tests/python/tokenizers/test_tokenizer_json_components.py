@@ -177,6 +177,15 @@ def test_random_texts_over_the_alphabet_are_the_oracles(pair):
         check(*pair, "".join(source.choices(alphabet, k=source.randint(1, 30))))
 
 
+def test_an_added_token_that_the_one_before_has_taken_as_its_space_is_left_out(tmp_path):
+    oracle = trained(added=[AddedToken("_", rstrip=True), AddedToken("\n", lstrip=True)])
+    tokenizer = ours(oracle, tmp_path)
+    check(tokenizer, oracle, "a_\nb")
+    check(tokenizer, oracle, "a _\n_\n")
+    # The oracle panics here.
+    assert tokenizer.encode("a_ \n\nb") == tokenizer.encode("a_b")
+
+
 def test_long_words_are_merged_as_short_ones_are(pair):
     source = random.Random(5)
     for length in (47, 48, 49, 50, 3000):
