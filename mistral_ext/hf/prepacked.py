@@ -82,7 +82,10 @@ class Prepacked:
                 raise ValueError(f"load: {path}: config: {error}") from error
             _put(model, tensors)
         if (path / GENERATION_CONFIG).exists():
-            model.generation_config = GenerationConfig.from_pretrained(folder)
+            try:
+                model.generation_config = GenerationConfig.from_pretrained(folder)
+            except Exception as error:  # of any kind, as the file's values are
+                raise ValueError(f"load: {path / GENERATION_CONFIG}: {error}") from error
         return model
 
 

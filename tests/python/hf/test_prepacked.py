@@ -174,6 +174,14 @@ def test_the_generation_config_comes_along(tmp_path):
     assert _C.load_generation_config(tmp_path) is not None  # the ends that the file names
 
 
+@pytest.mark.parametrize("text", ["{", "[1]", '{"max_new_tokens": -3}'])
+def test_a_malformed_generation_config_is_a_value_error_that_names_it(text, tmp_path):
+    saved(tmp_path)
+    (tmp_path / "generation_config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"load: .*generation_config\.json: "):
+        mistral_ext.MistralForCausalLM.load_prepacked(tmp_path)
+
+
 def test_it_loads_onto_a_device(tmp_path, device):
     model = saved(tmp_path)
     loaded = type(model).load_prepacked(tmp_path, device=device)
