@@ -10,10 +10,8 @@ set(pcre2_sources "${pcre2_folder}/pcre2-0.7.1/src/libpcre2")
 
 if(NOT EXISTS "${pcre2_sources}/src/pcre2_match.c")
   set(pcre2_archive "${MISTRAL_EXT_PCRE2_SOURCE}")
-  if(NOT pcre2_archive AND Python_EXECUTABLE)
-    message(STATUS "Fetching the sources of PCRE2 from PyPI")
-    execute_process(COMMAND "${Python_EXECUTABLE}" -m pip download --quiet --no-deps --no-binary pcre2
-                            --dest "${pcre2_folder}" pcre2==0.7.1)
+  if(NOT pcre2_archive)
+    mistral_ext_fetch(pcre2 0.7.1 "${pcre2_folder}")
     set(pcre2_archive "${pcre2_folder}/pcre2-0.7.1.tar.gz")
   endif()
   if(pcre2_archive AND EXISTS "${pcre2_archive}")

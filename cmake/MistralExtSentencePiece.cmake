@@ -11,10 +11,8 @@ set(sentencepiece_root "${sentencepiece_folder}/sentencepiece-0.2.1/sentencepiec
 
 if(NOT EXISTS "${sentencepiece_root}/src/bpe_model.cc")
   set(sentencepiece_archive "${MISTRAL_EXT_SENTENCEPIECE_SOURCE}")
-  if(NOT sentencepiece_archive AND Python_EXECUTABLE)
-    message(STATUS "Fetching the sources of SentencePiece from PyPI")
-    execute_process(COMMAND "${Python_EXECUTABLE}" -m pip download --quiet --no-deps --no-binary sentencepiece
-                            --dest "${sentencepiece_folder}" sentencepiece==0.2.1)
+  if(NOT sentencepiece_archive)
+    mistral_ext_fetch(sentencepiece 0.2.1 "${sentencepiece_folder}")
     set(sentencepiece_archive "${sentencepiece_folder}/sentencepiece-0.2.1.tar.gz")
   endif()
   if(sentencepiece_archive AND EXISTS "${sentencepiece_archive}")

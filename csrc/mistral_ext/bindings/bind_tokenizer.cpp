@@ -62,6 +62,7 @@ std::vector<int64_t> encode_conversation(const Tokenizer& tokenizer,
   const auto known = tokenizers::instruction_version(version);
   MISTRAL_EXT_CHECK(known, "version must be v1, v2, v3, v7, v11 or v13, got {}", version);
   std::vector<tokenizers::Tool> list;
+  list.reserve(tools.size());
   for (const auto& [name, description, parameters] : tools) {
     list.push_back({name, description, parameters});
   }

@@ -31,7 +31,7 @@ class PrepackedFile : public TensorSource {
   at::Tensor tensor(const std::string& name) const override { return file_.tensor(name); }
   void read(const std::string& name,
             const at::Tensor& result,
-            const std::optional<TensorPart>& part = {}) const override {
+            const std::optional<TensorPart>& part) const override {
     file_.read(name, result, part);
   }
 

@@ -21,7 +21,7 @@ class SafetensorsFile : public TensorSource {
   at::Tensor tensor(const std::string& name) const override;
   void read(const std::string& name,
             const at::Tensor& result,
-            const std::optional<TensorPart>& part = {}) const override;
+            const std::optional<TensorPart>& part) const override;
 
   // "load: <path>", what messages about the file's content begin with.
   const std::string& label() const { return file_.label(); }

@@ -21,7 +21,7 @@ class ShardedSafetensors : public TensorSource {
   at::Tensor tensor(const std::string& name) const override;
   void read(const std::string& name,
             const at::Tensor& result,
-            const std::optional<TensorPart>& part = {}) const override;
+            const std::optional<TensorPart>& part) const override;
 
  protected:
   const std::string& source_label() const override { return label_; }

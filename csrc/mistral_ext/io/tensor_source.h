@@ -38,12 +38,12 @@ class TensorSource {
   // as long as a tensor does. Throws ValueError where there is no such tensor.
   virtual at::Tensor tensor(const std::string& name) const = 0;
 
-  // Fills `result`, which is contiguous, of the tensor's or the part's shape, of any dtype and on
-  // any device. What is read on the way takes a few MiB. Throws ValueError where there is no such
-  // tensor or part, or where the shape is another.
+  // Fills `result`, which is contiguous, of the tensor's shape, or of the part's where one is
+  // given, of any dtype and on any device. What is read on the way takes a few MiB. Throws
+  // ValueError where there is no such tensor or part, or where the shape is another.
   virtual void read(const std::string& name,
                     const at::Tensor& result,
-                    const std::optional<TensorPart>& part = {}) const = 0;
+                    const std::optional<TensorPart>& part) const = 0;
 
   // A part of `tensor`, sharing its memory: contiguous along the first dimension, else strided.
   // Throws ValueError where the tensor has no such part.

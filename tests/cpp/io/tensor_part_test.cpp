@@ -110,7 +110,7 @@ TEST(TensorPart, APartThatIsNotThereIsNamed) {
             "load: file: t: a part must lie in the 4 entries of dimension 0, got "
             "9223372036854775807 from 1 on");
   EXPECT_EQ(message("u", {0, 0, 1}), "load: file: u must be there, got none");
-  EXPECT_EQ(message_of(folder, [&] { file.read("t", torch::empty({3, 4})); }),
+  EXPECT_EQ(message_of(folder, [&] { file.read("t", torch::empty({3, 4}), std::nullopt); }),
             "load: file: t: the result must be contiguous of shape [4, 3], got [3, 4]");
 }
 
