@@ -7,7 +7,8 @@ function(mistral_ext_fetch package version folder)
   message(STATUS "Fetching the sources of ${package} ${version} from PyPI")
   # Inside an isolated build, variables name that build's backend, and pip would take it for the package's.
   execute_process(
-    COMMAND "${CMAKE_COMMAND}" -E env --unset=_PYPROJECT_HOOKS_BACKEND_PATH --unset=_PYPROJECT_HOOKS_BUILD_BACKEND
+    COMMAND "${CMAKE_COMMAND}" -E env --unset=_PYPROJECT_HOOKS_BUILD_BACKEND --unset=_PYPROJECT_HOOKS_BACKEND_PATH
+            --unset=_PYPROJECT_HOOKS_BACKEND_PATH_JSON --unset=PEP517_BUILD_BACKEND --unset=PEP517_BACKEND_PATH
             "${Python_EXECUTABLE}" -m pip download --quiet --disable-pip-version-check --no-deps
             --no-binary "${package}" --dest "${folder}" "${package}==${version}")
 endfunction()
