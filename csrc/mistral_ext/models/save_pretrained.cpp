@@ -24,7 +24,7 @@ constexpr const char* kWeights = "model.safetensors";
 constexpr const char* kIndex = "model.safetensors.index.json";
 
 // Hugging Face's readers ask for this word.
-const std::map<std::string, std::string> kMetadata = {{"format", "pt"}};
+std::map<std::string, std::string> metadata() { return {{"format", "pt"}}; }
 
 // Consecutive parameters, as many as go into a file each.
 std::vector<io::StateDict> split(const MistralForCausalLM& model, int64_t most) {
@@ -103,7 +103,7 @@ class Files {
   }
   void add_weights(const std::string& name, const io::StateDict& tensors) {
     auto& file = add(name);
-    io::write_safetensors(file, tensors, kMetadata);
+    io::write_safetensors(file, tensors, metadata());
     file.finish();
   }
 

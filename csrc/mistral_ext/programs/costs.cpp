@@ -27,8 +27,9 @@ int64_t weight_bytes(const models::MistralForCausalLM& model) {
   const auto state = models::state_dict(model);
   int64_t bytes = 0;
   for (const auto& [name, weight] : state) {
-    if (name != kEmbedding || !state.contains(kHead))
+    if (name != kEmbedding || !state.contains(kHead)) {
       bytes += static_cast<int64_t>(weight.nbytes());
+    }
   }
   return bytes;
 }

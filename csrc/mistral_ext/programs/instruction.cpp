@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <string_view>
 #include <vector>
 
 #include "mistral_ext/io/file.h"
@@ -20,7 +21,7 @@ namespace fs = std::filesystem;
 using tokenizers::InstructionVersion;
 
 constexpr int64_t kMostTekkenBytes = int64_t{1} << 28;
-const std::string kSentencePiece = "tokenizer.model";
+constexpr std::string_view kSentencePiece = "tokenizer.model";
 
 struct MistralFile {
   fs::path path;
@@ -40,7 +41,7 @@ std::optional<MistralFile> find_mistral_file(const fs::path& folder) {
   for (const auto& entry : fs::directory_iterator(folder)) {
     const auto name = entry.path().filename().string();
     if (name == kSentencePiece) files.push_back({entry.path(), "v1"});
-    if (!name.starts_with(kSentencePiece + ".")) continue;
+    if (!name.starts_with("tokenizer.model.")) continue;
     const auto version = name.substr(kSentencePiece.size() + 1);
     if (tokenizers::instruction_version(version)) files.push_back({entry.path(), version});
   }

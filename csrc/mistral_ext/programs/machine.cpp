@@ -33,8 +33,9 @@ double fastest(const at::Device& device, const std::function<void()>& call) {
 std::string processor() {
   std::ifstream file("/proc/cpuinfo");
   for (std::string line; std::getline(file, line);) {
-    if (line.starts_with("model name"))
+    if (line.starts_with("model name")) {
       return line.substr(std::min(line.find(": ") + 2, line.size()));
+    }
   }
   return "unknown";
 }

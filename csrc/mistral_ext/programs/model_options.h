@@ -8,7 +8,7 @@
 
 #include "mistral_ext/models/mistral_for_causal_lm.h"
 
-namespace CLI {
+namespace CLI {  // NOLINT(readability-identifier-naming): the library's name
 class App;
 }
 

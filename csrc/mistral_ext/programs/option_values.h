@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <limits>
 
-namespace CLI {
+namespace CLI {  // NOLINT(readability-identifier-naming): the library's name
 class Validator;
 }
 

@@ -54,7 +54,7 @@ int run_program(CLI::App& app,
   } catch (const UsageError& error) {
     return fail(app, error.what(), kWrongUse);
   } catch (const Interrupted&) {
-    std::cout << std::endl;
+    std::cout << '\n' << std::flush;
     return kInterrupted;
   } catch (const c10::Error& error) {
     const std::string message = error.what_without_backtrace();

@@ -81,6 +81,7 @@ class Draw {
 
 std::vector<std::string> shape_names() {
   std::vector<std::string> names;
+  names.reserve(kShapes.size());
   for (const auto& shape : kShapes) names.emplace_back(shape.name);
   return names;
 }

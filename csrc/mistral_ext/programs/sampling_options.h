@@ -5,7 +5,7 @@
 
 #include "mistral_ext/generation/generation_config.h"
 
-namespace CLI {
+namespace CLI {  // NOLINT(readability-identifier-naming): the library's name
 class App;
 }
 
