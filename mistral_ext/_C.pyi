@@ -281,6 +281,23 @@ def load_tokenizer(folder: str | PathLike[str]) -> Tokenizer: ...
 def parse_tokenizer_json(text: str | bytes) -> Tokenizer: ...
 def load_sentencepiece(file: str | PathLike[str]) -> Tokenizer: ...
 def load_tekken(file: str | PathLike[str]) -> Tokenizer: ...
+
+class Message:
+    # tool_calls: (id, name, arguments) each.
+    def __init__(
+        self,
+        role: str,
+        content: str = "",
+        prefix: bool = False,
+        tool_calls: Sequence[tuple[str, str, str]] = (),
+        tool_call_id: str = "",
+        name: str | None = None,
+    ) -> None: ...
+
+# tools: (name, description, parameters) each.
 def encode_conversation(
-    tokenizer: Tokenizer, version: str, messages: Sequence[tuple[str, str, bool]]
+    tokenizer: Tokenizer,
+    version: str,
+    messages: Sequence[Message],
+    tools: Sequence[tuple[str, str, str]] = (),
 ) -> list[int]: ...
