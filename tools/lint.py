@@ -123,7 +123,7 @@ def clang_tidy(base: str | None, seconds: float) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--base", default=default_base(), help="commit to compare with")
-    parser.add_argument("--tidy-seconds", type=float, default=900, help="limit for clang-tidy")
+    parser.add_argument("--tidy-seconds", type=float, default=600, help="limit for clang-tidy")
     options = parser.parse_args()
     code = git("ls-files", *CODE)
     passed = [
