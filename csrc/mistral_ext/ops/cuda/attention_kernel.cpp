@@ -55,10 +55,12 @@ std::tuple<at::Tensor, at::Tensor> attention_cuda(const at::Tensor& query,
                                                   const std::optional<at::Tensor>& sequence_ids) {
   check_attention(
       "attention", query, key, value, scale, is_causal, sliding_window, mask, sequence_ids);
-  if (decode_attention_serves(query, key, mask, sequence_ids)) {
+  // Without a mask or a window flash attention is the faster one for a single query too.
+  const bool flash = flash_serves(query, mask, sequence_ids);
+  if ((!flash || sliding_window > 0) && decode_attention_serves(query, key, mask, sequence_ids)) {
     return decode_attention(query, key, value, scale, sliding_window, mask);
   }
-  if (!flash_serves(query, mask, sequence_ids)) {
+  if (!flash) {
     return attention_reference(
         query, key, value, scale, is_causal, sliding_window, mask, sequence_ids);
   }
