@@ -26,7 +26,7 @@ class Prepacked:
     def save_prepacked(self, folder: str | PathLike[str]) -> None:
         """Writes what load_prepacked maps, model.prepacked.safetensors, and generation_config.json.
 
-        folder: made where there is none; other files in it stay as they are. The weights and the
+        folder: made where there is none; files of other names stay as they are. The weights and the
             configuration are one file, which appears whole or not at all. A tokenizer's own
             save_pretrained puts it beside them.
 
@@ -41,9 +41,15 @@ class Prepacked:
         fields = self.config.to_diff_dict()
         fields["architectures"] = [type(self).__name__]
         fields["dtype"] = str(embedding.dtype).removeprefix("torch.")
+        if self.generation_config is not None:
+            self.generation_config.validate(
+                strict=True
+            )  # as saving it does, before a file is written
         _C.save_prepacked(json.dumps(fields), tensors, folder)
         if self.generation_config is not None:
             self.generation_config.save_pretrained(folder)
+        else:
+            (Path(folder) / GENERATION_CONFIG).unlink(missing_ok=True)  # another model's
 
     @classmethod
     def load_prepacked(
@@ -64,7 +70,14 @@ class Prepacked:
         Raises ValueError naming the file and what in it is wrong: damage, another version of the
         format, a configuration that does not fit the tensors, another class's model.
         """
-        text, tensors = _C.read_prepacked(folder, device=torch.device(device), verify=verify)
+        with torch.inference_mode(False):  # or the parameters could never be trained
+            return cls._load_prepacked(folder, torch.device(device), verify)
+
+    @classmethod
+    def _load_prepacked(
+        cls, folder: str | PathLike[str], device: torch.device, verify: bool
+    ) -> Self:
+        text, tensors = _C.read_prepacked(folder, device=device, verify=verify)
         fields = json.loads(text)
         path = Path(folder)
         kind = fields.get("model_type", "mistral")

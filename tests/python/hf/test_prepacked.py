@@ -228,3 +228,30 @@ def test_what_cannot_be_saved_is_named_and_nothing_is_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="a readable file"):
         mistral_ext.MistralForCausalLM.load_prepacked(tmp_path / "none")
+
+
+def test_parameters_loaded_in_inference_mode_can_be_trained(tmp_path):
+    saved(tmp_path)
+    with torch.inference_mode():
+        model = mistral_ext.MistralForCausalLM.load_prepacked(tmp_path)
+    ids = torch.tensor([[1, 2, 3]])
+    model(input_ids=ids, labels=ids).loss.backward()
+    assert model.lm_head.weight.grad is not None
+
+
+def test_a_generation_config_that_cannot_be_saved_leaves_the_old_weights(tmp_path):
+    model = saved(tmp_path)
+    before = (tmp_path / FILE).read_bytes()
+    model.generation_config.do_sample, model.generation_config.temperature = False, 0.3
+    with torch.no_grad():
+        model.lm_head.weight.add_(1)
+    with pytest.raises(ValueError, match="temperature"):
+        model.save_prepacked(tmp_path)
+    assert (tmp_path / FILE).read_bytes() == before
+
+
+def test_no_generation_config_leaves_none_of_another_model(tmp_path):
+    model = saved(tmp_path)
+    model.generation_config = None
+    model.save_prepacked(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
