@@ -12,8 +12,7 @@ struct SaveOptions {
   // tensor is never split. The default is Hugging Face's.
   int64_t max_shard_size = 50'000'000'000;
   // What generation_config.json is to hold. Absent: none is written, and one that is there stays.
-  // The initializer: GCC would warn of it where only max_shard_size is named.
-  std::optional<ConfigMap> generation_config = {};  // NOLINT(readability-redundant-member-init)
+  std::optional<ConfigMap> generation_config = std::nullopt;
 };
 
 // Writes config.json and model.safetensors into the folder, which is made where there is none, for

@@ -228,10 +228,10 @@ class Bench {
 // What may throw before run_program is the making of the options: a mistake here, not the user's.
 // NOLINTNEXTLINE(bugprone-exception-escape)
 int main(int argc, char** argv) {
-  using namespace mistral_ext::programs;  // NOLINT(google-build-using-namespace)
   CLI::App app("Measure prompts and decoding of a model, beside what the machine allows.",
                "mistral_ext_bench");
-  Options options;
-  add_options(app, options);
-  return run_program(app, argc, argv, [&] { Bench{options}(); });
+  mistral_ext::programs::Options options;
+  mistral_ext::programs::add_options(app, options);
+  return mistral_ext::programs::run_program(
+      app, argc, argv, [&] { mistral_ext::programs::Bench{options}(); });
 }

@@ -227,12 +227,12 @@ class Run {
 // What may throw before run_program is the making of the options: a mistake here, not the user's.
 // NOLINTNEXTLINE(bugprone-exception-escape)
 int main(int argc, char** argv) {
-  using namespace mistral_ext::programs;  // NOLINT(google-build-using-namespace)
   CLI::App app(
       "Continue a prompt. Sampling is what the folder's generation_config.json says, unless "
       "an option says otherwise.",
       "mistral_ext_generate");
-  Options options;
-  add_options(app, options);
-  return run_program(app, argc, argv, [&] { Run(app, options)(); });
+  mistral_ext::programs::Options options;
+  mistral_ext::programs::add_options(app, options);
+  return mistral_ext::programs::run_program(
+      app, argc, argv, [&] { mistral_ext::programs::Run(app, options)(); });
 }
