@@ -9,6 +9,14 @@
 
 namespace mistral_ext::ops {
 
+// Whether the elements of the last dimension lie side by side.
+inline bool has_dense_rows(const at::Tensor& x) { return x.stride(-1) == 1 || x.size(-1) == 1; }
+
+// x itself, or a copy for which that holds.
+inline at::Tensor with_dense_rows(const at::Tensor& x) {
+  return has_dense_rows(x) ? x : x.contiguous();
+}
+
 // x as count rows of x.size(-1) elements, stride apart, with the elements of a row side by side.
 // Copied only where the strides do not allow that: a slice of the last dimension does.
 class Rows {

@@ -26,11 +26,6 @@ class ByToken {
   int64_t seq_stride_;
 };
 
-// x: [batch, seq, heads, head_dim] with the elements of a head side by side.
-at::Tensor with_dense_heads(const at::Tensor& x) {
-  return x.stride(3) == 1 || x.size(3) == 1 ? x : x.contiguous();
-}
-
 std::tuple<at::Tensor, at::Tensor> rotate_both(const char* name,
                                                const at::Tensor& query,
                                                const at::Tensor& key,
@@ -54,8 +49,8 @@ std::tuple<at::Tensor, at::Tensor> rotate_both(const char* name,
     }
   }
 
-  const auto queries = with_dense_heads(query);
-  const auto keys = with_dense_heads(key);
+  const auto queries = with_dense_rows(query);
+  const auto keys = with_dense_rows(key);
   const auto angles = cos_sin.expect_contiguous();
   const float* from_angles = data<float>(*angles);
   std::optional<ByToken<float>> scale;

@@ -5,6 +5,7 @@
 
 #include "mistral_ext/ops/attention.h"
 #include "mistral_ext/ops/attention_reference.h"
+#include "mistral_ext/ops/cuda/aligned_rows.h"
 #include "mistral_ext/ops/cuda/decode_attention.h"
 #include "mistral_ext/ops/cuda/launch.h"
 
@@ -22,15 +23,6 @@ bool flash_serves(const at::Tensor& query,
   const int64_t head_dim = query.size(3);
   return is_half && head_dim % 8 == 0 && head_dim <= 256 &&
          compute_capability_major(query.device()) >= 8;
-}
-
-// x: [batch, seq, heads, head_dim], the elements of a head side by side and 16-byte aligned.
-at::Tensor with_dense_heads(const at::Tensor& x) {
-  const int64_t unit = 16 / x.element_size();
-  const bool fits = x.stride(3) == 1 && x.stride(0) % unit == 0 && x.stride(1) % unit == 0 &&
-                    x.stride(2) % unit == 0 &&
-                    reinterpret_cast<uintptr_t>(x.const_data_ptr()) % 16 == 0;
-  return fits ? x : x.clone(at::MemoryFormat::Contiguous);
 }
 
 // How many keys before its own slot a query sees.
@@ -65,9 +57,9 @@ std::tuple<at::Tensor, at::Tensor> attention_cuda(const at::Tensor& query,
         query, key, value, scale, is_causal, sliding_window, mask, sequence_ids);
   }
   const OnDeviceOf device(query);
-  auto result = at::_flash_attention_forward_symint(with_dense_heads(query),
-                                                    with_dense_heads(key),
-                                                    with_dense_heads(value),
+  auto result = at::_flash_attention_forward_symint(with_aligned_rows(query),
+                                                    with_aligned_rows(key),
+                                                    with_aligned_rows(value),
                                                     /*cum_seq_q=*/std::nullopt,
                                                     /*cum_seq_k=*/std::nullopt,
                                                     query.size(1),
@@ -120,11 +112,11 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> attention_backward_cuda(
   const OnDeviceOf device(query);
   const auto no_dropout = at::empty({2}, query.options().dtype(at::kUInt64));
   auto [grad_query, grad_key, grad_value] =
-      at::_flash_attention_backward_symint(with_dense_heads(grad_output),
-                                           with_dense_heads(query),
-                                           with_dense_heads(key),
-                                           with_dense_heads(value),
-                                           with_dense_heads(output),
+      at::_flash_attention_backward_symint(with_aligned_rows(grad_output),
+                                           with_aligned_rows(query),
+                                           with_aligned_rows(key),
+                                           with_aligned_rows(value),
+                                           with_aligned_rows(output),
                                            logsumexp.contiguous(),
                                            /*cum_seq_q=*/at::Tensor(),
                                            /*cum_seq_k=*/at::Tensor(),

@@ -6,18 +6,11 @@
 #include <type_traits>
 
 #include "mistral_ext/kernels/cuda/decode_attention.h"
+#include "mistral_ext/ops/cuda/aligned_rows.h"
 #include "mistral_ext/ops/cuda/launch.h"
 
 namespace mistral_ext::ops {
 namespace {
-
-// Starts and rows on 16 bytes, the elements of a row side by side.
-at::Tensor with_aligned_rows(const at::Tensor& x) {
-  const int64_t unit = 16 / x.element_size();
-  bool fits = x.stride(3) == 1 && reinterpret_cast<uintptr_t>(x.const_data_ptr()) % 16 == 0;
-  for (int64_t d = 0; d < 3; ++d) fits = fits && (x.stride(d) % unit == 0 || x.size(d) == 1);
-  return fits ? x : x.clone(at::MemoryFormat::Contiguous);
-}
 
 // The step from one sequence to the next; 0 where all share one.
 int64_t batch_stride(const at::Tensor& x) { return x.size(0) == 1 ? 0 : x.stride(0); }

@@ -8,8 +8,6 @@
 namespace mistral_ext::ops {
 namespace {
 
-bool rows_together(const at::Tensor& x) { return x.stride(3) == 1 || x.size(3) == 1; }
-
 kernels::cuda::CacheWrite describe(const at::Tensor& cache, const at::Tensor& tokens) {
   const int64_t bytes = cache.element_size();
   return {.cache = static_cast<char*>(cache.mutable_data_ptr()),
@@ -28,8 +26,8 @@ void kv_cache_update_cuda_(const at::Tensor& key_cache,
                            const at::Tensor& value,
                            c10::SymInt start) {
   check_kv_cache_update(key_cache, value_cache, key, value, start);
-  if (!is_float_dtype(key.scalar_type()) || !rows_together(key_cache) ||
-      !rows_together(value_cache) || !rows_together(key) || !rows_together(value)) {
+  if (!is_float_dtype(key.scalar_type()) || !has_dense_rows(key_cache) ||
+      !has_dense_rows(value_cache) || !has_dense_rows(key) || !has_dense_rows(value)) {
     kv_cache_update_reference_(key_cache, value_cache, key, value, std::move(start));
     return;
   }

@@ -14,11 +14,6 @@ kernels::cuda::ByToken<T> by_token(const at::Tensor& x, int64_t batch) {
           .seq_stride = x.stride(1)};
 }
 
-// x: [batch, seq, heads, head_dim] with the elements of a head side by side.
-at::Tensor with_dense_heads(const at::Tensor& x) {
-  return x.stride(3) == 1 || x.size(3) == 1 ? x : x.contiguous();
-}
-
 template <typename T>
 kernels::cuda::HeadsToRotate<T> heads_to_rotate(const at::Tensor& x, at::Tensor& y) {
   return {.x = data<T>(x),
@@ -39,8 +34,8 @@ std::tuple<at::Tensor, at::Tensor> rotate_both(const char* name,
   check_rotary_embedding(name, query, key, positions, cos_sin, query_scale);
   const OnDeviceOf device(query);
   const int64_t batch = query.size(0);
-  const auto queries = with_dense_heads(query);
-  const auto keys = with_dense_heads(key);
+  const auto queries = with_dense_rows(query);
+  const auto keys = with_dense_rows(key);
   const auto angles = cos_sin.expect_contiguous();
   auto rotated_query = empty_cuda(query.sizes(), query);
   auto rotated_key = empty_cuda(key.sizes(), key);
