@@ -1,34 +1,10 @@
 # mistral_ext_pcre2: PCRE2's 8-bit library with Unicode and JIT, static and hidden, from the sources in
 # the PyPI package pcre2, fetched by pip into the build folder. The system's library is not taken:
 # its version decides which characters are letters, and a wheel would need it.
-#
-# MISTRAL_EXT_PCRE2_SOURCE names the package's archive where there is no index of packages to ask.
-set(MISTRAL_EXT_PCRE2_SOURCE "" CACHE FILEPATH "pcre2-0.7.1.tar.gz of PyPI, where pip cannot fetch it")
-set(pcre2_hash 69ced4288892e2571dd792e7bfb12371bb059f226204bf03300664177c508b64)
+mistral_ext_fetch(pcre2 0.7.1 69ced4288892e2571dd792e7bfb12371bb059f226204bf03300664177c508b64
+                  "*/LICENSE*" "*/LICENCE*" "*.c" "*.h" "*.generic" "*.dist")
 set(pcre2_folder "${CMAKE_BINARY_DIR}/pcre2")
 set(pcre2_sources "${pcre2_folder}/pcre2-0.7.1/src/libpcre2")
-
-if(NOT EXISTS "${pcre2_sources}/src/pcre2_match.c")
-  set(pcre2_archive "${MISTRAL_EXT_PCRE2_SOURCE}")
-  if(NOT pcre2_archive)
-    mistral_ext_fetch(pcre2 0.7.1 "${pcre2_folder}")
-    set(pcre2_archive "${pcre2_folder}/pcre2-0.7.1.tar.gz")
-  endif()
-  if(pcre2_archive AND EXISTS "${pcre2_archive}")
-    file(SHA256 "${pcre2_archive}" pcre2_found)
-    if(NOT pcre2_found STREQUAL pcre2_hash)
-      message(FATAL_ERROR "${pcre2_archive} is not PyPI's pcre2-0.7.1.tar.gz: its SHA-256 must be "
-                          "${pcre2_hash}, and is ${pcre2_found}.")
-    endif()
-    file(ARCHIVE_EXTRACT INPUT "${pcre2_archive}" DESTINATION "${pcre2_folder}" PATTERNS "*/LICENSE*" "*/LICENCE*"
-                                                                                       "*.c" "*.h" "*.generic" "*.dist")
-  endif()
-endif()
-if(NOT EXISTS "${pcre2_sources}/src/pcre2_match.c")
-  message(FATAL_ERROR "mistral_ext needs the sources of PCRE2, which could not be fetched from PyPI: get them "
-                      "where there is an index of packages (pip download --no-deps --no-binary pcre2 pcre2==0.7.1) "
-                      "and name the archive with -DMISTRAL_EXT_PCRE2_SOURCE=<path>/pcre2-0.7.1.tar.gz.")
-endif()
 
 enable_language(C)
 find_package(Threads REQUIRED)

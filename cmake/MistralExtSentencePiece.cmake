@@ -2,35 +2,11 @@
 # and the strings of abseil that lie beside it; static and hidden, so that a process that has another
 # copy of any of them keeps it. From the sources in the PyPI package sentencepiece, fetched by pip into
 # the build folder. 0.2.1 is the last release whose sources need nothing else.
-#
-# MISTRAL_EXT_SENTENCEPIECE_SOURCE names the package's archive where there is no index of packages to ask.
-set(MISTRAL_EXT_SENTENCEPIECE_SOURCE "" CACHE FILEPATH "sentencepiece-0.2.1.tar.gz of PyPI, where pip cannot fetch it")
-set(sentencepiece_hash 8138cec27c2f2282f4a34d9a016e3374cd40e5c6e9cb335063db66a0a3b71fad)
+mistral_ext_fetch(
+  sentencepiece 0.2.1 8138cec27c2f2282f4a34d9a016e3374cd40e5c6e9cb335063db66a0a3b71fad
+  "*/sentencepiece/src/*" "*/sentencepiece/third_party/*" "*/sentencepiece/VERSION.txt")
 set(sentencepiece_folder "${CMAKE_BINARY_DIR}/sentencepiece")
 set(sentencepiece_root "${sentencepiece_folder}/sentencepiece-0.2.1/sentencepiece")
-
-if(NOT EXISTS "${sentencepiece_root}/src/bpe_model.cc")
-  set(sentencepiece_archive "${MISTRAL_EXT_SENTENCEPIECE_SOURCE}")
-  if(NOT sentencepiece_archive)
-    mistral_ext_fetch(sentencepiece 0.2.1 "${sentencepiece_folder}")
-    set(sentencepiece_archive "${sentencepiece_folder}/sentencepiece-0.2.1.tar.gz")
-  endif()
-  if(sentencepiece_archive AND EXISTS "${sentencepiece_archive}")
-    file(SHA256 "${sentencepiece_archive}" sentencepiece_found)
-    if(NOT sentencepiece_found STREQUAL sentencepiece_hash)
-      message(FATAL_ERROR "${sentencepiece_archive} is not PyPI's sentencepiece-0.2.1.tar.gz: its SHA-256 must be "
-                          "${sentencepiece_hash}, and is ${sentencepiece_found}.")
-    endif()
-    file(ARCHIVE_EXTRACT INPUT "${sentencepiece_archive}" DESTINATION "${sentencepiece_folder}"
-         PATTERNS "*/sentencepiece/src/*" "*/sentencepiece/third_party/*" "*/sentencepiece/VERSION.txt")
-  endif()
-endif()
-if(NOT EXISTS "${sentencepiece_root}/src/bpe_model.cc")
-  message(FATAL_ERROR "mistral_ext needs the sources of SentencePiece, which could not be fetched from PyPI: get "
-                      "them where there is an index of packages (pip download --no-deps --no-binary sentencepiece "
-                      "sentencepiece==0.2.1) and name the archive with "
-                      "-DMISTRAL_EXT_SENTENCEPIECE_SOURCE=<path>/sentencepiece-0.2.1.tar.gz.")
-endif()
 
 find_package(Threads REQUIRED)
 file(GENERATE OUTPUT "${sentencepiece_folder}/prepared/config.h"
