@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 
 // tokenizer.model, or the last of tokenizer.model.v1, tokenizer.model.v3 and so on.
 std::optional<fs::path> find_sentencepiece(const fs::path& folder) {
-  const auto plain = folder / "tokenizer.model";
+  auto plain = folder / "tokenizer.model";
   if (io::is_there(plain)) return plain;
   std::optional<fs::path> last;
   std::error_code error;

@@ -32,12 +32,12 @@ class Tokenizer {
   virtual std::vector<int64_t> encode(std::string_view text,
                                       const EncodeOptions& options = {}) const = 0;
 
-  // UTF-8. Bytes that are no character become U+FFFD. Throws ValueError for an id out of range.
-  virtual std::string decode(std::span<const int64_t> ids, bool skip_special_tokens = false) const;
-
   // The same for ids that come one at a time.
   virtual std::unique_ptr<TextStream> text_stream(bool skip_special_tokens = false) const = 0;
   // NOLINTEND(google-default-arguments)
+
+  // UTF-8. Bytes that are no character become U+FFFD. Throws ValueError for an id out of range.
+  std::string decode(std::span<const int64_t> ids, bool skip_special_tokens = false) const;
 
   // Ids are below it; there may be holes.
   virtual int64_t vocab_size() const = 0;
