@@ -12,6 +12,7 @@
 #include "mistral_ext/io/checksum.h"
 #include "mistral_ext/io/config_file.h"
 #include "mistral_ext/io/json.h"
+#include "mistral_ext/io/on_threads.h"
 #include "mistral_ext/io/printable.h"
 #include "mistral_ext/io/safetensors_dtype.h"
 
@@ -155,18 +156,16 @@ void PrepackedFile::check_header() const {
 }
 
 void PrepackedFile::verify() const {
-  at::parallel_for(0, std::ssize(names_), 1, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) {
-      const auto& stored = file_.tensors().at(names_[i]);
-      const auto found = checksum_of(file_.bytes(stored), stored.bytes);
-      const auto& expected = field(std::string(kTensorChecksum) + names_[i]);
-      MISTRAL_EXT_CHECK(found == expected,
-                        "{}: {} must have the checksum {}, got {}: its bytes are damaged",
-                        label(),
-                        printable(names_[i]),
-                        printable(expected),
-                        found);
-    }
+  on_threads(at::get_num_threads(), std::ssize(names_), [&](int64_t i) {
+    const auto& stored = file_.tensors().at(names_[i]);
+    const auto found = checksum_of(file_.bytes(stored), stored.bytes);
+    const auto& expected = field(std::string(kTensorChecksum) + names_[i]);
+    MISTRAL_EXT_CHECK(found == expected,
+                      "{}: {} must have the checksum {}, got {}: its bytes are damaged",
+                      label(),
+                      printable(names_[i]),
+                      printable(expected),
+                      found);
   });
 }
 

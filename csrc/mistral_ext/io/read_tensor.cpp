@@ -2,18 +2,22 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/from_blob.h>
-#include <c10/core/InferenceMode.h>
 
 #include <algorithm>
 #include <cstddef>
 #include <vector>
 
+#include "mistral_ext/io/on_threads.h"
+
 namespace mistral_ext::io {
 namespace {
 
-// What is in memory at once: fits a core's cache.
-constexpr int64_t kPieceBytes = int64_t{256} << 10;
+// Elements converted at once: in a core's cache, and so few that copy_ starts no threads of
+// torch's.
+constexpr int64_t kPiece = 32767;
 constexpr int64_t kDevicePieceBytes = int64_t{16} << 20;
+// Below this, starting a thread costs more than it saves.
+constexpr int64_t kThreadBytes = int64_t{2} << 20;
 
 // Elements that lie in equal runs in the file, at equal distances.
 struct Runs {
@@ -49,37 +53,32 @@ class Reader {
   void read() {
     if (runs_.length == 0 || runs_.count == 0) return;
     const bool on_cpu = result_.is_cpu();
-    const int64_t most =
-        std::max<int64_t>((on_cpu ? kPieceBytes : kDevicePieceBytes) / element_, 1);
+    const int64_t most = on_cpu ? kPiece : std::max<int64_t>(kDevicePieceBytes / element_, 1);
     // Parts of one run, or several runs.
     const bool is_split = runs_.count == 1;
     const int64_t units = is_split ? runs_.length : runs_.count;
     const int64_t piece =
         is_split ? std::min(most, units) : std::max<int64_t>(most / runs_.length, 1);
     const int64_t pieces = (units + piece - 1) / piece;
-    const bool inference = c10::InferenceMode::is_enabled();
-    const auto read_pieces = [&](int64_t from, int64_t to) {
-      const c10::InferenceMode as_outside(inference);  // each thread has its own
-      // Not an at::empty: glibc does not use aligned memory again.
-      std::vector<std::max_align_t> memory(piece * (is_split ? 1 : runs_.length) * element_ /
-                                               static_cast<int64_t>(sizeof(std::max_align_t)) +
-                                           1);
-      for (int64_t i = from; i < to; ++i) {
-        read_units(i * piece, std::min((i + 1) * piece, units), is_split, memory.data());
-      }
+    const auto read_piece = [&](int64_t i) {
+      read_units(i * piece, std::min((i + 1) * piece, units), is_split);
     };
-    if (on_cpu) {
-      // Most of the time goes into the first touch of the result's pages, which threads share.
-      at::parallel_for(0, pieces, /*grain_size=*/1, read_pieces);
-    } else {
-      read_pieces(0, pieces);
-    }
+    // On the CPU most of the time goes into the first touch of the result's pages, which threads
+    // share.
+    const int64_t threads =
+        on_cpu ? std::min<int64_t>(at::get_num_threads(),
+                                   static_cast<int64_t>(result_.nbytes()) / kThreadBytes)
+               : 1;
+    on_threads(threads, pieces, read_piece);
   }
 
  private:
-  void read_units(int64_t begin, int64_t end, bool is_split, void* memory) const {
+  void read_units(int64_t begin, int64_t end, bool is_split) const {
     const int64_t unit = is_split ? 1 : runs_.length;
-    auto* bytes = static_cast<std::byte*>(memory);
+    // Not an at::empty: glibc does not use aligned memory again.
+    std::vector<std::max_align_t> memory(
+        (end - begin) * unit * element_ / static_cast<int64_t>(sizeof(std::max_align_t)) + 1);
+    auto* const bytes = reinterpret_cast<std::byte*>(memory.data());
     if (is_split) {
       file_.read(begin_ + (runs_.first + begin) * element_, bytes, (end - begin) * element_);
     } else {
@@ -89,7 +88,7 @@ class Reader {
                    unit * element_);
       }
     }
-    put(begin * unit, (end - begin) * unit, memory);
+    put(begin * unit, (end - begin) * unit, memory.data());
   }
 
   void put(int64_t at, int64_t count, void* memory) const {
