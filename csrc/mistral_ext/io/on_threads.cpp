@@ -5,12 +5,26 @@
 #include <algorithm>
 #include <atomic>
 #include <exception>
+#include <iterator>
 #include <mutex>
 #include <system_error>
 #include <thread>
 #include <vector>
 
 namespace mistral_ext::io {
+namespace {
+
+// False where the machine gives no more threads: those there are do the work.
+bool start(std::vector<std::jthread>& threads, const std::function<void()>& run) {
+  try {
+    threads.emplace_back(run);
+    return true;
+  } catch (const std::system_error&) {
+    return false;
+  }
+}
+
+}  // namespace
 
 void on_threads(int64_t threads, int64_t count, const std::function<void(int64_t)>& work) {
   std::atomic<int64_t> next{0};
@@ -29,9 +43,7 @@ void on_threads(int64_t threads, int64_t count, const std::function<void(int64_t
   };
   {
     std::vector<std::jthread> others;
-    try {
-      for (int64_t i = 1; i < std::min(threads, count); ++i) others.emplace_back(run);
-    } catch (const std::system_error&) {  // the machine gives no more: those there are do it
+    while (std::ssize(others) + 1 < std::min(threads, count) && start(others, run)) {
     }
     run();
   }
