@@ -12,7 +12,7 @@
 namespace mistral_ext::tokenizers {
 namespace {
 
-// Looking for one costs so many bytes of work for each byte of the text at worst.
+// More than any has.
 constexpr size_t kLongestToken = 1024;
 
 AddedToken read_token(const ConfigValue& value, const std::string& label) {
@@ -65,6 +65,8 @@ AddedTokens::AddedTokens(const ConfigMap& fields,
     }
     add(std::move(token), vocabulary, name);
   }
+  exact_.seal();
+  normalized_.seal();
 }
 
 void AddedTokens::add(AddedToken token, const Vocabulary& vocabulary, const std::string& label) {
@@ -104,20 +106,14 @@ void AddedTokens::add(AddedToken token, const Vocabulary& vocabulary, const std:
 std::vector<AddedTokens::Part> AddedTokens::split(std::string_view text,
                                                   bool normalized,
                                                   bool special) const {
-  const auto& trie = normalized ? normalized_ : exact_;
   std::vector<Part> parts;
   size_t done = 0;
-  if (!trie.empty()) {
-    for (size_t at = 0; at < text.size();) {
-      const auto match = trie.longest_at(text, at);
-      if (match.value < 0) {
-        ++at;
-        continue;
-      }
-      auto begin = at;
-      auto end = at + match.bytes;
-      // Where it is not wanted, what lies inside it is not looked at again.
-      at = end;
+  const auto& finder = normalized ? normalized_ : exact_;
+  if (!finder.empty()) {
+    // Where one is not wanted, what lies inside it is not looked at again.
+    for (const auto& match : finder.find_all(text)) {
+      auto begin = match.begin;
+      auto end = match.end;
       const auto& token = tokens_[static_cast<size_t>(match.value)];
       if (!special && token.special) continue;
       // Words and spaces are looked for near the token alone, so that a text of many costs no more.

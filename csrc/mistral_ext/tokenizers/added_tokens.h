@@ -12,7 +12,7 @@
 #include "mistral_ext/core/config_value.h"
 #include "mistral_ext/tokenizers/normalizer.h"
 #include "mistral_ext/tokenizers/regex.h"
-#include "mistral_ext/tokenizers/token_trie.h"
+#include "mistral_ext/tokenizers/token_finder.h"
 #include "mistral_ext/tokenizers/vocabulary.h"
 
 namespace mistral_ext::tokenizers {
@@ -60,8 +60,8 @@ class AddedTokens {
   std::vector<AddedToken> tokens_;
   std::unordered_map<int64_t, size_t> by_id_;
   std::map<std::string, size_t, std::less<>> by_content_;
-  TokenTrie exact_;       // over the text as it is; values are places in tokens_
-  TokenTrie normalized_;  // over normalised text
+  TokenFinder exact_;       // over the text as it is; values are places in tokens_
+  TokenFinder normalized_;  // over normalised text
   Regex word_at_end_;
   Regex word_at_begin_;
   int64_t end_id_ = 0;

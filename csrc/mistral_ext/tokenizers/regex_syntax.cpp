@@ -10,6 +10,7 @@
 
 #include "mistral_ext/core/check.h"
 #include "mistral_ext/io/printable.h"
+#include "mistral_ext/tokenizers/case_folding.h"
 
 namespace mistral_ext::tokenizers {
 namespace {
@@ -48,6 +49,9 @@ class Translator {
       in_set_ ? inside_set() : outside_set();
     }
     if (in_set_) refuse("[ without ]");
+    for (const auto& string : caseless_strings_.strings()) {
+      if (!string.empty() && has_long_folds(string)) refuse_folds("\"" + string + "\"");
+    }
     return std::move(result_);
   }
 
@@ -62,6 +66,10 @@ class Translator {
     __builtin_unreachable();  // the check throws
   }
 
+  [[noreturn]] void refuse_folds(const std::string& what) const {
+    refuse(what + " under (?i), which folds to several characters or out of them,");
+  }
+
   // The byte `ahead` of the present one; 0 behind the end, where no pattern has anything to say.
   char peek(size_t ahead = 0) const {
     return at_ + ahead < pattern_.size() ? pattern_[at_ + ahead] : '\0';
@@ -72,6 +80,11 @@ class Translator {
     at_ += bytes;
   }
   void put(std::string_view text) { result_ += text; }
+  // A byte of a character that stands for itself.
+  void literal() {
+    if (oniguruma_ && caseless_.back()) caseless_strings_.add(peek());
+    copy();
+  }
 
   void outside_set() {
     switch (peek()) {
@@ -79,6 +92,8 @@ class Translator {
         return escape();
       case '[':
         in_set_ = true;
+        set_begin_ = at_;
+        caseless_strings_.end();
         copy();
         if (peek() == '^') copy();
         if (peek() == ']') {
@@ -90,23 +105,38 @@ class Translator {
         return group();
       case ')':
         if (caseless_.size() > 1) caseless_.pop_back();
+        caseless_strings_.close_group();
+        return copy();
+      case '|':
+        caseless_strings_.alternative();
+        return copy();
+      case '*':
+      case '+':
+      case '?':
+        caseless_strings_.repeat();
         return copy();
       case '{':
         return interval();
       case '}':
       case ']':
+        caseless_strings_.end();
         put("\\");
         return copy();
+      case '.':
+        caseless_strings_.end();
+        return copy();
       case '^':
+        caseless_strings_.end();
         put(oniguruma_ ? "(?m:^)" : "\\A");
         ++at_;
         return;
       case '$':
+        caseless_strings_.end();
         put(oniguruma_ ? "(?m:$)" : "\\z");
         ++at_;
         return;
       default:
-        copy();
+        literal();
     }
   }
 
@@ -116,7 +146,8 @@ class Translator {
         return escape();
       case ']':
         in_set_ = false;
-        return copy();
+        copy();
+        return check_set();
       case '[':
         refuse("[ inside a set");
       case '&':
@@ -131,8 +162,17 @@ class Translator {
     }
   }
 
+  // Oniguruma gives none of them to [^...].
+  void check_set() const {
+    const auto set = pattern_.substr(set_begin_, at_ - set_begin_);
+    if (!oniguruma_ || !caseless_.back() || set[1] == '^') return;
+    if (set_has_long_folds(set, label_)) refuse_folds(std::string(set));
+  }
+
   void group() {
     if (peek(1) == '*') refuse("(*");
+    const bool is_plain = starts_with("(?:");
+    if (at_ > 0 || !starts_with("(?i)")) caseless_strings_.open_group(is_plain);
     caseless_.push_back(caseless_.back());
     if (peek(1) != '?') return copy();
     if (starts_with("(?i:")) caseless_.back() = true;
@@ -164,10 +204,14 @@ class Translator {
       valid = digits() || valid;
     }
     if (!valid || end >= pattern_.size() || pattern_[end] != '}') {
+      caseless_strings_.end();
       put("\\");
       return copy();
     }
-    copy(end + 1 - at_);
+    // {1} leaves everything as it is.
+    const auto times = pattern_.substr(at_, end + 1 - at_);
+    if (times != "{1}" && times != "{1,1}") caseless_strings_.repeat();
+    copy(times.size());
     if (oniguruma_ && (peek() == '+' || (peek() == '?' && !range))) {
       refuse("+ or ? behind {n}");
     }
@@ -186,6 +230,7 @@ class Translator {
   void escape() {
     const char c = peek(1);
     if (at_ + 1 >= pattern_.size()) refuse("\\ at the end");
+    if (!in_set_ && c != 'x' && c != 'u') caseless_strings_.end();
     const auto words = !oniguruma_ ? kRustWords : in_set_ ? kWords : kWordsOutsideSets;
     const auto skip = [&](std::string_view text) {
       put(text);
@@ -241,7 +286,7 @@ class Translator {
       default:
         if (static_cast<uint8_t>(c) >= 0x80) {
           ++at_;
-          return copy();
+          return in_set_ ? copy() : literal();
         }
         if (!is_letter(c) && !is_digit(c)) return copy(2);
     }
@@ -296,6 +341,7 @@ class Translator {
     // To Oniguruma \xHH is a byte, which from 80 on is no character.
     if (!whole || (oniguruma_ && two && !braces && value >= 0x80)) refuse("\\x or \\u");
     put(fmt::format("\\x{{{:x}}}", value));
+    if (!in_set_ && oniguruma_ && caseless_.back()) caseless_strings_.add_point(value);
     at_ = end + (braces ? 1 : 0);
   }
 
@@ -305,6 +351,8 @@ class Translator {
   std::string result_;
   size_t at_ = 0;
   bool in_set_ = false;
+  size_t set_begin_ = 0;
+  CaselessStrings caseless_strings_;
   std::vector<bool> caseless_{false};  // of the groups that are open, outermost first
 };
 

@@ -45,6 +45,7 @@ class SentencePieceTokenizer : public Tokenizer {
         special_.add(pieces[id].text, static_cast<int64_t>(id));
       }
     }
+    special_.seal();
   }
 
   std::vector<int64_t> encode(std::string_view text, const EncodeOptions& options) const override {

@@ -2,17 +2,20 @@
 
 #include <cstdint>
 #include <functional>
-#include <map>
-#include <string>
 #include <string_view>
 #include <vector>
+
+#include "mistral_ext/tokenizers/token_finder.h"
 
 namespace mistral_ext::tokenizers {
 
 // Finds special tokens written out in a text.
 class SpecialTokens {
  public:
-  void add(std::string token, int64_t id);
+  // An empty one, and one that is there, stays out.
+  void add(std::string_view token, int64_t id);
+  // After the last of them.
+  void seal() { finder_.seal(); }
 
   // Calls on_text for what lies between special tokens, where there is any, and on_token for each
   // of them, in the text's order. Of tokens that begin at one place the longest is taken.
@@ -21,9 +24,8 @@ class SpecialTokens {
              const std::function<void(int64_t)>& on_token) const;
 
  private:
-  // By the first byte; tokens of one length together, the longest first.
-  std::vector<std::map<size_t, std::map<std::string, int64_t, std::less<>>, std::greater<>>>
-      tokens_ = decltype(tokens_)(256);
+  TokenFinder finder_;  // values are places in ids_
+  std::vector<int64_t> ids_;
 };
 
 }  // namespace mistral_ext::tokenizers

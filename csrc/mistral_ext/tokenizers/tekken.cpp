@@ -26,6 +26,7 @@ class Tekken : public Tokenizer {
       ids_.emplace(names_[id], static_cast<int64_t>(id));
       special_.add(names_[id], static_cast<int64_t>(id));
     }
+    special_.seal();
   }
 
   std::vector<int64_t> encode(std::string_view text, const EncodeOptions& options) const override {

@@ -63,11 +63,49 @@ TEST(Regex, OnigurumaHasFractionsOfLatin1AmongWordsButNotInSets) {
 TEST(Regex, OnigurumaFoldsNoCaseOfAPropertyOutsideSets) {
   EXPECT_EQ(matches(R"((?i)\p{Lu}b)", "ab Ab AB"), (Strings{"Ab", "AB"}));
   EXPECT_EQ(matches(R"((?i)\p{Ll}+)", "aBc"), (Strings{"a", "c"}));
-  EXPECT_EQ(matches(R"((?i)[\p{Lu}]+)", "aB"), (Strings{"aB"}));
+  EXPECT_EQ(matches(R"((?i)[^\p{Lu}]+)", "aB1"), (Strings{"1"}));
 }
 
 TEST(Regex, CaseIsFoldedAsUnicodeDoes) {
   EXPECT_EQ(matches("(?i:'s|'ll)", "'S 'lL '\u017f"), (Strings{"'S", "'lL", "'\u017f"}));
+  EXPECT_EQ(matches("(?i)k|[x]", "kK\u212aX"), (Strings{"k", "K", "\u212a", "X"}));
+}
+
+TEST(Regex, CaseThatFoldsToSeveralCharactersIsRefused) {
+  for (const auto* pattern :
+       {"(?i)ss",     "(?i:a|xst)",     "(?i)a\u00dfb", "(?i)[\u00df]",     "(?i)[a-\u00ff]+",
+        "(?i)[\\w]",  "(?i)[\\p{Lu}]+", "(?i)\u0130",   "(?i)i\u0307",      "(?i)\ufb01",
+        "(?i)f\\x69", "(?i)\\u{df}",    "(?i)s(?:s)",   "(?i)(?:ss)+",      "(?i)(?:s)(?:s)a",
+        "(?i)s{1}s",  "(?i)x?ffi",      "(?i)(ss)",     "(?i)\u017f\u017f", "(?i)\u0397\u0345",
+        "(?i)(?!ss)a"}) {
+    try {
+      const Regex regex(pattern, RegexSyntax::kOniguruma, "the field");
+      ADD_FAILURE() << pattern;
+    } catch (const c10::ValueError& error) {
+      const std::string message = error.what_without_backtrace();
+      EXPECT_TRUE(message.starts_with("the field: must be")) << message;
+      EXPECT_NE(message.find("under (?i)"), std::string::npos) << message;
+    }
+    // Rust's folds characters one by one.
+    EXPECT_NO_THROW(Regex(pattern, RegexSyntax::kRust, "test")) << pattern;
+  }
+}
+
+TEST(Regex, CaseIsFoldedWhereNothingLongCanBeMeant) {
+  for (const auto* pattern : {"ss|\u00df[\u00df]", "(?i:s)s",
+                              "(?i:s)(?i:s)",      "(?i)ss?",
+                              "(?i)s{2}",          "(?i)s+s",
+                              "(?i)(s)s",          "(?i)s(?:s|t)",
+                              "(?i)(?:a|s)s",      "(?i)s|s",
+                              "(?i)s(?=s)",        "(?i)[s]s",
+                              "(?i)s[s]",          "(?i)[^\u00df]",
+                              "(?i)s\\bs",         "(?i)s.s",
+                              "(?i)f(?:)i",        "(?i)(?-i:ss)",
+                              "(?i)f\\p{L}i",      "(?i)\\w+",
+                              "(?i)[a-z0-9]+",     "(?i:'s|'t|'re|'ve|'m|'ll|'d)"}) {
+    EXPECT_NO_THROW(Regex(pattern, RegexSyntax::kOniguruma, "test")) << pattern;
+  }
+  EXPECT_EQ(matches("(?i)s(?:s|t)|s", "\u00dfsS"), (Strings{"sS"}));
 }
 
 TEST(Regex, PropertiesAreCategoriesScriptsAndTheirNegations) {

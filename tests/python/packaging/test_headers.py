@@ -29,10 +29,10 @@ LEFT_OUT = {
         linear_cross_entropy_parts
     """,
     "tokenizers": """
-        base64 bpe_model byte_alphabet byte_pair_encoder characters instruction_messages
-        merge_table pre_tokenizer protobuf_outline python_json sentencepiece_model
-        special_tokens tekken_file token_decoder tokenizer_components tokenizer_json_file
-        utf8
+        base64 bpe_model byte_alphabet byte_pair_encoder case_folding characters
+        instruction_messages merge_table pre_tokenizer protobuf_outline python_json
+        sentencepiece_model special_tokens tekken_file token_decoder tokenizer_components
+        tokenizer_json_file utf8
     """,
 }
 UMBRELLA = "mistral_ext/mistral_ext.h"
