@@ -11,8 +11,7 @@ namespace mistral_ext::models {
 // Mistral's own checkpoints: params.json beside consolidated.safetensors.
 
 // The configuration that a params.json says. Throws ValueError naming a field that is missing or
-// cannot work, and for what the models here do not have (moe, vision_encoder, quantization, yarn,
-// ...).
+// cannot work, or that is not known here (moe, vision_encoder, quantization, ...).
 MistralConfig config_of_params(const ConfigMap& params);
 
 // The name there of a Hugging Face parameter: "layers.0.attention.wq.weight" for

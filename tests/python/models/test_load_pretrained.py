@@ -85,7 +85,7 @@ def interleaved(weight: torch.Tensor, head_dim: int) -> torch.Tensor:
     return pairs.flatten(1, 2).flatten(0, 1).contiguous()
 
 
-def write_mistral_format(hf_model, folder: Path, sliding_window) -> None:
+def write_mistral_format(hf_model, folder: Path, sliding_window, **further) -> None:
     config = hf_model.config
     params = {
         "dim": config.hidden_size,
@@ -99,6 +99,7 @@ def write_mistral_format(hf_model, folder: Path, sliding_window) -> None:
         "rope_theta": config.rope_parameters["rope_theta"],
         "tied_embeddings": config.tie_word_embeddings,
         "sliding_window": sliding_window,
+        **further,
     }
     (folder / "params.json").write_text(json.dumps(params))
     names = {
@@ -204,13 +205,94 @@ def test_updates_in_place_stay_out_of_the_file(tmp_path):
     assert_same_logits(_C.load_pretrained(tmp_path), hf_model)
 
 
-@pytest.mark.parametrize("field", ["moe", "vision_encoder", "quantization", "yarn"])
-def test_what_mistrals_format_says_of_other_models_is_refused(field, tmp_path):
-    write_mistral_format(small_model(), tmp_path, None)
-    params = json.loads((tmp_path / "params.json").read_text()) | {field: {}}
-    (tmp_path / "params.json").write_text(json.dumps(params))
-    with pytest.raises(ValueError, match=f"params.json: config: {field} must be absent"):
+YARN = {"original_max_position_embeddings": 16, "factor": 4.0, "beta": 24.0, "alpha": 2.0}
+SCALING = {"original_max_position_embeddings": 8, "beta": 0.5}
+
+
+# As transformers' convert_ministral3_weights_to_hf.py has it (apply_scale false there), and vLLM.
+@pytest.mark.parametrize("apply_scale", [False, True])
+@pytest.mark.parametrize("query_scale", [False, True])
+def test_mistrals_yarn_gives_the_same_logits(apply_scale, query_scale, tmp_path):
+    rope = {
+        "rope_type": "yarn",
+        "rope_theta": 100.0,
+        "factor": 4.0,
+        "original_max_position_embeddings": 8 if query_scale else 16,
+        "beta_fast": 24.0,
+        "beta_slow": 2.0,
+    }
+    if not apply_scale:
+        rope |= {"mscale": 1.0, "mscale_all_dim": 1.0}
+    further = {"yarn": YARN | {"apply_scale": apply_scale}}
+    if query_scale:
+        rope["llama_4_scaling_beta"] = 0.5
+        further["yarn"] |= {"original_max_position_embeddings": 8}
+        further["llama_4_scaling"] = SCALING
+    hf_model = small_model("query_scale" if query_scale else "yarn", rope_parameters=rope)
+    write_mistral_format(hf_model, tmp_path, None, **further)
+    loaded = _C.load_pretrained(tmp_path)
+    assert_same_logits(loaded, hf_model)
+    (tmp_path / "saved").mkdir()
+    _C.save_pretrained(loaded, tmp_path / "saved")
+    saved = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    assert type(saved) is type(hf_model)
+    assert_same_logits(loaded, saved)
+
+
+def test_mistrals_query_scale_needs_no_yarn(tmp_path):
+    rope = {
+        "rope_type": "default",
+        "rope_theta": 100.0,
+        "original_max_position_embeddings": 8,
+        "llama_4_scaling_beta": 0.5,
+    }
+    hf_model = small_model("query_scale", rope_parameters=rope)
+    write_mistral_format(hf_model, tmp_path, None, llama_4_scaling=SCALING)
+    assert_same_logits(_C.load_pretrained(tmp_path), hf_model)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        *((name, {"a": 1}, f"{name} must be absent") for name in ("moe", "vision_encoder", "lora")),
+        ("quantization", {"qformat_weight": "fp8_e4m3"}, "quantization must be absent"),
+        ("q_lora_rank", 512, "q_lora_rank must be absent"),
+        ("something_new", 0.5, "something_new must be absent"),
+        ("use_biases", True, "use_biases must be false"),
+        ("causal", False, "causal must be true"),
+        ("activation", "gelu", "activation must be silu"),
+        ("model_type", "mamba", "model_type must be transformer"),
+        ("yarn", YARN, "yarn: apply_scale must be given"),
+        ("yarn", YARN | {"apply_scale": 1}, "yarn: apply_scale must be true or false"),
+        ("yarn", {"apply_scale": True}, "yarn: original_max_position_embeddings must be given"),
+        ("yarn", YARN | {"apply_scale": True, "mscale": 1.0}, "mscale must be absent from yarn"),
+        ("yarn", YARN | {"apply_scale": True, "factor": -1}, "factor must be positive"),
+        ("yarn", 4, "yarn must be a mapping"),
+        ("llama_4_scaling", {"beta": 0.1}, "llama_4_scaling: original_max_position_emb.* given"),
+        ("llama_4_scaling", {**SCALING, "gamma": 1}, "gamma must be absent from llama_4_scaling"),
+    ],
+)
+def test_what_mistrals_format_says_of_other_models_is_refused(field, value, message, tmp_path):
+    write_mistral_format(small_model(), tmp_path, None, **{field: value})
+    with pytest.raises(ValueError, match=f"params.json: config: .*{message}"):
         _C.load_pretrained(tmp_path)
+
+
+def test_mistrals_scalings_must_go_together(tmp_path):
+    yarn = YARN | {"apply_scale": False}
+    write_mistral_format(small_model(), tmp_path, None, yarn=yarn, llama_4_scaling=SCALING)
+    with pytest.raises(ValueError, match=r"must be that of yarn, 16, got 8"):
+        _C.load_pretrained(tmp_path)
+    write_mistral_format(small_model(), tmp_path, [5, None, 5], llama_4_scaling=SCALING)
+    with pytest.raises(ValueError, match=r"sliding_window must be null or one number beside"):
+        _C.load_pretrained(tmp_path)
+
+
+def test_what_mistrals_format_switches_off_is_no_hindrance(tmp_path):
+    hf_model = small_model()
+    off = {"moe": None, "q_lora_rank": None, "use_biases": False, "causal": True, "yarn": {}}
+    write_mistral_format(hf_model, tmp_path, None, **off, activation="silu", max_batch_size=8)
+    assert_same_logits(_C.load_pretrained(tmp_path), hf_model)
 
 
 def test_generation_goes_as_the_folder_says(tmp_path):
