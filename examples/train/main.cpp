@@ -34,6 +34,40 @@ std::vector<int64_t> read_ids(const std::filesystem::path& path,
   return mistral_ext::tokenizers::load_tokenizer(folder)->encode(text);
 }
 
+// Saves the model as a folder that goes on as the one it comes from: its text begins and ends with
+// the same tokens, and it is generated in the same way.
+void save(const mistral_ext::models::MistralForCausalLM& model,
+          const std::filesystem::path& folder,
+          const std::filesystem::path& output) {
+  mistral_ext::ConfigMap more;
+  if (std::filesystem::exists(folder / "config.json")) {
+    const auto config = mistral_ext::io::read_config_file(folder / "config.json");
+    for (const char* name : {"bos_token_id", "eos_token_id", "pad_token_id", "use_cache"}) {
+      if (config.contains(name)) more[name] = config.at(name);
+    }
+  }
+  mistral_ext::models::SaveOptions options;
+  const char* generation = "generation_config.json";
+  if (std::filesystem::exists(folder / generation)) {
+    options.generation_config = mistral_ext::io::read_config_file(folder / generation);
+  }
+  mistral_ext::models::save_pretrained(model, output, more, options);
+  if (std::filesystem::equivalent(folder, output)) return;
+  // One that is there is another model's.
+  if (!options.generation_config) std::filesystem::remove(output / generation);
+  for (const char* name : {"tokenizer.json",
+                           "tokenizer_config.json",
+                           "special_tokens_map.json",
+                           "chat_template.jinja",
+                           "tokenizer.model",
+                           "tekken.json"}) {
+    if (std::filesystem::exists(folder / name)) {
+      std::filesystem::copy_file(
+          folder / name, output / name, std::filesystem::copy_options::overwrite_existing);
+    }
+  }
+}
+
 void train(const std::vector<std::string>& arguments) {
   const std::filesystem::path folder = arguments.at(0);
   const std::filesystem::path file = arguments.at(1);
@@ -67,20 +101,7 @@ void train(const std::vector<std::string>& arguments) {
     optimizer.step();
     std::cout << loss.item<double>() << std::endl;
   }
-
-  mistral_ext::models::save_pretrained(*model, output);
-  if (std::filesystem::equivalent(folder, output)) return;
-  for (const char* name : {"generation_config.json",
-                           "tokenizer.json",
-                           "tokenizer_config.json",
-                           "special_tokens_map.json",
-                           "tokenizer.model",
-                           "tekken.json"}) {
-    if (std::filesystem::exists(folder / name)) {
-      std::filesystem::copy_file(
-          folder / name, output / name, std::filesystem::copy_options::overwrite_existing);
-    }
-  }
+  save(*model, folder, output);
 }
 
 }  // namespace

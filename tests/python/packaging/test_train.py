@@ -1,7 +1,9 @@
 """examples/train, a C++ program, beside the same loop in Python with Hugging Face's class."""
 
+import json
 import subprocess
 
+import pytest
 import torch
 import transformers
 from helpers import smollm2
@@ -75,6 +77,45 @@ def test_it_trains_on_a_text_as_on_its_ids(tmp_path):
     )
     assert of_text == of_ids
     assert len(of_text.split()) == 2
+
+
+@pytest.mark.parametrize("own_file", [True, False])
+def test_what_it_saves_generates_as_what_it_was_given(own_file, tmp_path):
+    program = build("examples/train", tmp_path / "build")
+    output = tmp_path / "trained"
+    save_small_checkpoint(output)  # another model's, whose files are replaced
+    folder = save_small_checkpoint(tmp_path / "source", chat_template="{{ messages }}")
+    ends = {"bos_token_id": 5, "eos_token_id": [9, 33, 70], "pad_token_id": 4}
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | ends))
+    settings = folder / "generation_config.json"
+    if own_file:
+        ends = {"eos_token_id": [40, 41], "pad_token_id": 3, "do_sample": True, "top_k": 3}
+        settings.write_text(json.dumps(ends | {"max_new_tokens": 12, "temperature": 0.7}))
+    else:
+        settings.unlink()
+    (tmp_path / "text.ids").write_text("1 2 3 4")
+    run(program, folder, tmp_path / "text.ids", output, "1", "1", "4", "0")
+
+    given, saved = (
+        transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        for path in (folder, output)
+    )
+    expected, found = given.generation_config.to_dict(), saved.generation_config.to_dict()
+    assert found["eos_token_id"] == ends["eos_token_id"]
+    for fields in (expected, found):
+        fields.pop("transformers_version", None)
+    assert found == expected
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        assert getattr(saved.config, name) == getattr(given.config, name)
+    sequences = []
+    for model in (given, saved):
+        torch.manual_seed(0)
+        prompt = torch.tensor([[6, 7, 8], [11, 12, 13]])
+        sequences.append(model.generate(prompt, max_new_tokens=40))
+    assert torch.equal(*sequences)
+    tokenizers = [transformers.AutoTokenizer.from_pretrained(path) for path in (folder, output)]
+    assert tokenizers[0].chat_template == tokenizers[1].chat_template == "{{ messages }}"
 
 
 def test_what_it_cannot_read_is_said_in_one_line(tmp_path):
