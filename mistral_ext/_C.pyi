@@ -204,12 +204,14 @@ def save_pretrained(
 def load_prepacked(
     folder: str | PathLike[str],
     *,
+    dtype: dtype | None = None,
     device: device = ...,
     verify: bool = False,
 ) -> MistralForCausalLM: ...
 def read_prepacked(
     folder: str | PathLike[str],
     *,
+    dtype: dtype | None = None,
     device: device = ...,
     verify: bool = False,
 ) -> tuple[str, dict[str, Tensor]]: ...

@@ -56,14 +56,16 @@ class Prepacked:
         cls,
         folder: str | PathLike[str],
         *,
+        dtype: torch.dtype | None = None,
         device: torch.device | str = "cpu",
         verify: bool = False,
     ) -> Self:
         """The model that save_prepacked wrote, as from_pretrained gives one: in evaluation mode.
 
-        device: on the CPU the parameters are the file's mapping: a page is read when it is first
-            used, several processes share it, and what is written to it, as in training, stays this
-            process's own.
+        dtype: None is the file's. Another one is converted, tensor by tensor.
+        device: on the CPU, in the file's dtype, the parameters are the file's mapping: a page is
+            read when it is first used, several processes share it, and what is written to it, as in
+            training, stays this process's own.
         verify: reads every tensor now and compares its checksum. Without it only the header is
             checked.
 
@@ -71,14 +73,20 @@ class Prepacked:
         format, a configuration that does not fit the tensors, another class's model.
         """
         with torch.inference_mode(False):  # or the parameters could never be trained
-            return cls._load_prepacked(folder, torch.device(device), verify)
+            return cls._load_prepacked(folder, dtype, torch.device(device), verify)
 
     @classmethod
     def _load_prepacked(
-        cls, folder: str | PathLike[str], device: torch.device, verify: bool
+        cls,
+        folder: str | PathLike[str],
+        dtype: torch.dtype | None,
+        device: torch.device,
+        verify: bool,
     ) -> Self:
-        text, tensors = _C.read_prepacked(folder, device=device, verify=verify)
+        text, tensors = _C.read_prepacked(folder, dtype=dtype, device=device, verify=verify)
         fields = json.loads(text)
+        if dtype is not None:
+            fields["dtype"] = str(dtype).removeprefix("torch.")
         path = Path(folder)
         kind = fields.get("model_type", "mistral")
         if kind != cls.config_class.model_type:

@@ -48,24 +48,33 @@ void bind_checkpoint(py::module_& m) {
       "tensors take more than max_shard_size bytes; whole or not at all.");
   m.def(
       "load_prepacked",
-      [](const std::filesystem::path& folder, const at::Device& device, bool verify) {
+      [](const std::filesystem::path& folder,
+         std::optional<at::ScalarType> dtype,
+         const at::Device& device,
+         bool verify) {
         const py::gil_scoped_release no_gil;
-        return models::load_prepacked(folder, {.device = device, .verify = verify});
+        return models::load_prepacked(folder, {.dtype = dtype, .device = device, .verify = verify});
       },
       py::arg("folder"),
       py::kw_only(),
+      py::arg("dtype") = py::none(),
       py::arg("device") = at::Device(at::kCPU),
       py::arg("verify") = false,
       "Loads a prepacked checkpoint as C++ programs do.");
   m.def(
       "read_prepacked",
-      [](const std::filesystem::path& folder, const at::Device& device, bool verify) {
+      [](const std::filesystem::path& folder,
+         std::optional<at::ScalarType> dtype,
+         const at::Device& device,
+         bool verify) {
         const py::gil_scoped_release no_gil;
-        auto weights = models::read_prepacked(folder, {.device = device, .verify = verify});
+        auto weights =
+            models::read_prepacked(folder, {.dtype = dtype, .device = device, .verify = verify});
         return std::pair(std::move(weights.config_text), std::move(weights.tensors));
       },
       py::arg("folder"),
       py::kw_only(),
+      py::arg("dtype") = py::none(),
       py::arg("device") = at::Device(at::kCPU),
       py::arg("verify") = false,
       "The configuration as JSON, and the tensors by name, of a prepacked checkpoint.");

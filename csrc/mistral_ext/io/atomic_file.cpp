@@ -64,4 +64,16 @@ void AtomicFile::commit() {
   temporary_.clear();
 }
 
+void sync_folder(const std::filesystem::path& folder) {
+  const auto name = folder.empty() ? std::filesystem::path(".") : folder;
+  const int descriptor = ::open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) return;
+  const int error = ::fsync(descriptor) == 0 ? 0 : errno;
+  ::close(descriptor);
+  MISTRAL_EXT_CHECK(error != EIO && error != ENOSPC && error != EDQUOT,
+                    "save: {}: must be a folder that reaches the disk, got \"{}\"",
+                    printable(name.native()),
+                    system_message(error));
+}
+
 }  // namespace mistral_ext::io

@@ -23,7 +23,7 @@ class AtomicFile {
   void write(const void* data, int64_t bytes);
   // Brings what was written to the disk, so that a full one is noticed here.
   void finish();
-  // Gives the file its name. After finish.
+  // Gives the file its name. After finish. sync_folder makes that last.
   void commit();
 
  private:
@@ -34,5 +34,11 @@ class AtomicFile {
   std::string label_;
   int descriptor_ = -1;
 };
+
+// Brings to the disk which files a folder has, after some got their names or were removed: until
+// then a machine that loses its power may have the old ones again. Does nothing where the system
+// does not do that for folders, or lets this user not open it. Throws ValueError naming the folder
+// where the disk fails.
+void sync_folder(const std::filesystem::path& folder);
 
 }  // namespace mistral_ext::io

@@ -29,6 +29,11 @@ MistralConfig read_config(const ConfigMap& map, const std::string& label) {
   }
 }
 
+bool is_model_dtype(at::ScalarType dtype) {
+  return dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf ||
+         dtype == at::kDouble;
+}
+
 // The parameters that a checkpoint of this configuration holds, in the order of their use. `find`
 // gives a tensor's dtype and shape by its name, or null; `names` are all that it knows. Throws
 // where they do not fit each other.
@@ -55,8 +60,7 @@ std::vector<std::string> check_tensors(const MistralConfig& config,
                       c10::str(at::IntArrayRef(shape)),
                       c10::str(at::IntArrayRef(info->shape)));
     if (!dtype) dtype = info->dtype;
-    MISTRAL_EXT_CHECK(*dtype == at::kFloat || *dtype == at::kBFloat16 || *dtype == at::kHalf ||
-                          *dtype == at::kDouble,
+    MISTRAL_EXT_CHECK(is_model_dtype(*dtype),
                       "{}: {} must be float32, bfloat16, float16 or float64, got {}",
                       label,
                       name,
@@ -101,6 +105,7 @@ void save_prepacked(const ConfigMap& config, const io::StateDict& tensors, const
   io::write_prepacked(file, config, ordered);
   file.finish();
   file.commit();
+  io::sync_folder(folder);
 }
 
 void save_prepacked(const MistralForCausalLM& model,
@@ -118,9 +123,17 @@ PrepackedWeights read_prepacked(const fs::path& folder, const PrepackedOptions& 
       check_tensors(weights.config, file.names(), file.label(), [&](const std::string& name) {
         return file.find(name);
       });
+  MISTRAL_EXT_CHECK(is_model_dtype(options.dtype.value_or(at::kFloat)),
+                    "{}: dtype must be float32, bfloat16, float16 or float64, got {}",
+                    file.label(),
+                    c10::toString(*options.dtype));
   if (options.verify) file.verify();
   for (const auto& name : used) {
-    weights.tensors.emplace(name, file.tensor(name).to(options.device));
+    const auto stored = file.find(name)->dtype;
+    const auto dtype = options.dtype.value_or(stored);
+    const bool is_as_wanted = options.device.is_cpu() && stored == dtype;
+    weights.tensors.emplace(
+        name, is_as_wanted ? file.tensor(name) : file.converted(name, dtype, options.device));
   }
   return weights;
 }
@@ -133,6 +146,7 @@ std::shared_ptr<MistralForCausalLM> load_prepacked(const fs::path& folder,
   try {
     auto model = std::make_shared<MistralForCausalLM>(weights.config);
     load_parameters(*model, weights.tensors);
+    for (auto& parameter : model->parameters()) parameter.requires_grad_(options.requires_grad);
     return model;
   } catch (const c10::ValueError& error) {
     MISTRAL_EXT_CHECK(false,

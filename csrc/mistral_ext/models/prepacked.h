@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "mistral_ext/io/state_dict.h"
@@ -12,19 +13,24 @@ namespace mistral_ext::models {
 // A folder's prepacked checkpoint is this file; docs/cpp.md describes it.
 inline constexpr const char* kPrepackedFile = "model.prepacked.safetensors";
 
+// The first three are those of LoadOptions.
 struct PrepackedOptions {
+  // Absent: the file's, which is what the CPU maps; another one is converted.
+  std::optional<at::ScalarType> dtype = std::nullopt;
   at::Device device = at::kCPU;
+  // Whether the parameters require gradients: to train. For load_prepacked.
+  bool requires_grad = false;
   // Reads every tensor at once and compares its checksum. Without it only the header is checked,
   // and no page of a weight is touched before the model uses it.
   bool verify = false;
 };
 
-// What a prepacked checkpoint holds, as it is there.
+// What a prepacked checkpoint holds.
 struct PrepackedWeights {
   std::string config_text;  // JSON
   MistralConfig config;
-  // By Hugging Face's names; a head that is the embedding is absent. On the CPU, the file's
-  // mapping.
+  // By Hugging Face's names; a head that is the embedding is absent. On the CPU, in the file's own
+  // dtype, its mapping.
   io::StateDict tensors;
 };
 
@@ -41,9 +47,9 @@ void save_prepacked(const ConfigMap& config,
                     const std::filesystem::path& folder);
 
 // The model of a folder's prepacked checkpoint. On the CPU its weights are mapped, as
-// load_pretrained maps what needs no conversion. The parameters require no gradients. Throws
-// ValueError that names the file and the field or the tensor, for another version of the format and
-// for damage too.
+// load_pretrained maps what needs no conversion. The parameters require no gradients unless options
+// say so. Throws ValueError that names the file and the field or the tensor, for another version of
+// the format and for damage too.
 std::shared_ptr<MistralForCausalLM> load_prepacked(const std::filesystem::path& folder,
                                                    const PrepackedOptions& options = {});
 PrepackedWeights read_prepacked(const std::filesystem::path& folder,

@@ -113,8 +113,10 @@ class Files {
     if (!names_.contains(kWeights)) {
       remove_old(folder_ / kWeights);
       remove_old(folder_ / kIndex);
+      io::sync_folder(folder_);
     }
     for (const auto& file : files_) file->commit();
+    io::sync_folder(folder_);
     remove_others();
   }
 

@@ -87,9 +87,8 @@ std::shared_ptr<models::MistralForCausalLM> load_model(const std::string& folder
                                                        const ModelOptions& options) {
   check_folder(folder);
   if (is_prepacked_alone(folder)) {
-    auto model = models::load_prepacked(folder, {.device = chosen_device(options)});
-    if (const auto dtype = chosen_dtype(options)) model->to(*dtype);
-    return model;
+    return models::load_prepacked(
+        folder, {.dtype = chosen_dtype(options), .device = chosen_device(options)});
   }
   return models::load_pretrained(
       folder, {.dtype = chosen_dtype(options), .device = chosen_device(options)});

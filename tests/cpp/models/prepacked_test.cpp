@@ -86,6 +86,51 @@ TEST(Prepacked, WhatWasSavedComesBackFromTheMapping) {
   }
 }
 
+TEST(Prepacked, ItIsConvertedToTheDtypeThatIsAskedFor) {
+  const TemporaryFolder folder;
+  const auto model = tiny_model();
+  save_prepacked(*model, folder.path());
+  const auto mapped = state_dict(*load_prepacked(folder.path(), {.dtype = at::kFloat}));
+  for (const auto dtype : {at::kBFloat16, at::kHalf, at::kDouble}) {
+    const auto weights = state_dict(*load_prepacked(folder.path(), {.dtype = dtype}));
+    for (const auto& [name, weight] : state_dict(*model)) {
+      EXPECT_TRUE(torch::equal(weights.at(name), weight.to(dtype))) << name;
+      EXPECT_EQ(reinterpret_cast<uintptr_t>(mapped.at(name).data_ptr()) % 64, 0) << name;
+    }
+  }
+  EXPECT_EQ(message_of(folder, [&] { load_prepacked(folder.path(), {.dtype = at::kInt}); }),
+            kLabel + ": dtype must be float32, bfloat16, float16 or float64, got Int");
+}
+
+TEST(Prepacked, ItTrainsWhereThatIsAskedForAndTheFileStays) {
+  for (const bool tied : {false, true}) {
+    const TemporaryFolder folder;
+    auto config = tiny_config();
+    config.tie_word_embeddings = tied;
+    auto model = std::make_shared<MistralForCausalLM>(config);
+    auto state = state_dict(*tiny_model());
+    if (tied) state.erase("lm_head.weight");
+    load_parameters(*model, state);
+    save_prepacked(*model, folder.path());
+    const auto before = read(folder.path() / kPrepackedFile);
+    for (const auto& parameter : load_prepacked(folder.path())->parameters()) {
+      EXPECT_FALSE(parameter.requires_grad());
+    }
+    const auto trained = load_prepacked(folder.path(), {.requires_grad = true});
+    EXPECT_EQ(trained->parameters().size(), state.size());
+    const auto ids = torch::tensor({{1, 2, 3, 4}});
+    ModelInputs inputs;
+    inputs.input_ids = ids;
+    trained->loss(inputs, ids).backward();
+    const torch::NoGradGuard no_gradients;
+    for (auto& parameter : trained->parameters()) {
+      ASSERT_TRUE(parameter.grad().defined());
+      parameter.sub_(parameter.grad());
+    }
+    EXPECT_EQ(read(folder.path() / kPrepackedFile), before);
+  }
+}
+
 TEST(Prepacked, TheTableOfParametersIsThatOfTheModel) {
   const auto model = tiny_model();
   const auto modules = weighted_modules(*model);

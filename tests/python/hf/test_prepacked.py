@@ -195,6 +195,20 @@ def test_it_loads_onto_a_device(tmp_path, device):
     assert torch.allclose(logits, expected, atol=1e-4 * expected.abs().max())
 
 
+@pytest.mark.parametrize("name", ["gqa", "tied"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_it_is_converted_to_the_dtype_that_is_asked_for(name, dtype, tmp_path):
+    model = saved(tmp_path, name)
+    loaded = type(model).load_prepacked(tmp_path, dtype=dtype)
+    assert loaded.dtype == loaded.config.dtype == dtype
+    assert_same_state(loaded, model.to(dtype))
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+    in_cpp = _C.load_prepacked(tmp_path, dtype=dtype).state_dict()
+    assert all(torch.equal(weight, loaded.state_dict()[key]) for key, weight in in_cpp.items())
+    with pytest.raises(ValueError, match=r"dtype must be float32, .* or float64, got Int"):
+        type(model).load_prepacked(tmp_path, dtype=torch.int32)
+
+
 def test_another_class_is_named(tmp_path):
     saved(tmp_path, "two_layer_types")
     with pytest.raises(ValueError, match="model_type must be 'mistral' for MistralForCausalLM"):
