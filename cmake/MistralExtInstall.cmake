@@ -34,10 +34,12 @@ if(MISTRAL_EXT_INPLACE)
 endif()
 
 install(FILES LICENSE DESTINATION share/licenses/mistral_ext)
-install(DIRECTORY licenses/ DESTINATION share/licenses/mistral_ext FILES_MATCHING PATTERN "*.txt")
+install(DIRECTORY licenses/ DESTINATION share/licenses/mistral_ext FILES_MATCHING PATTERN "*.txt"
+        PATTERN programs EXCLUDE)
 
 if(MISTRAL_EXT_PROGRAMS_BUILT)
   install(TARGETS mistral_ext_generate mistral_ext_bench RUNTIME DESTINATION bin)
+  install(DIRECTORY licenses/programs/ DESTINATION share/licenses/mistral_ext FILES_MATCHING PATTERN "*.txt")
 endif()
 
 if(MISTRAL_EXT_PYTHON)

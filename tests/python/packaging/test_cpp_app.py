@@ -66,3 +66,15 @@ def test_installed_programs_find_their_libraries(prefix):
     call("mistral_ext_generate", "--version")  # skips where they are not built
     for name in ("mistral_ext_generate", "mistral_ext_bench"):
         assert run(prefix / "bin" / name, "--version") == mistral_ext.__version__ + "\n"
+
+
+def test_the_licences_of_what_is_compiled_in_are_installed(prefix):
+    files = {path.name: path for path in (ROOT / "licenses").glob("*.txt")}
+    if (prefix / "bin").exists():
+        files |= {path.name: path for path in (ROOT / "licenses" / "programs").glob("*.txt")}
+        assert "cli11.txt" in files
+    files["LICENSE"] = ROOT / "LICENSE"
+    folder = prefix / "share" / "licenses" / "mistral_ext"
+    assert {path.name for path in folder.iterdir()} == files.keys()
+    for name, path in files.items():
+        assert (folder / name).read_bytes() == path.read_bytes()
