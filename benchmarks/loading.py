@@ -17,16 +17,20 @@ import torch
 import transformers
 
 import mistral_ext
-from benchmarks import models
+from benchmarks import mistral_format, models
 from benchmarks.memory import in_a_process, resident
 from benchmarks.table import Table
 from mistral_ext import _C
+
+# Mistral's own format of the model lies in this folder inside the other.
+MISTRAL_FORMAT = "mistral_format"
 
 # Each with what its further columns begin with; None where there are none.
 CONTESTANTS = {
     "mistral_ext": "",
     "hugging_face": "hf_",
     "prepacked": "prepacked_",
+    "mistral_format": "mistral_format_",
     "verified": None,
     "prepacked_cpp": None,
     "from_pretrained": None,
@@ -37,7 +41,8 @@ def run(quick: bool, seconds: float) -> list[dict[str, Any]]:
     table = Table(
         "ms to load and then to have touched every page, peak memory over the weights' own bytes; "
         "cat: ms to read the file; prepacked, verified: load_prepacked of the model class, of the "
-        "dtype in the row; from_pretrained: ours",
+        "dtype in the row; from_pretrained: ours; mistral_format: params.json and "
+        "consolidated.safetensors, whose q_proj and k_proj are put in another order",
         model="s",
         dtype="s",
         mistral_ext=".1f",
@@ -50,6 +55,9 @@ def run(quick: bool, seconds: float) -> list[dict[str, Any]]:
         prepacked=".1f",
         prepacked_touched=".0f",
         prepacked_peak=".3f",
+        mistral_format=".1f",
+        mistral_format_touched=".0f",
+        mistral_format_peak=".3f",
         verified=".0f",
         prepacked_cpp=".1f",
         from_pretrained=".1f",
@@ -58,6 +66,7 @@ def run(quick: bool, seconds: float) -> list[dict[str, Any]]:
         with tempfile.TemporaryDirectory() as folder:
             model = models.MODELS[name](torch.bfloat16)
             model.save_pretrained(folder)
+            mistral_format.save(model, Path(folder) / MISTRAL_FORMAT)
             for dtype in ("bfloat16", "float32"):
                 # Converted once; the file lies beside the other, which the rest loads.
                 mistral_ext.from_hf(model.to(getattr(torch, dtype))).save_prepacked(folder)
@@ -98,6 +107,7 @@ def _measure(folder: str, dtype: torch.dtype, contestant: str) -> dict[str, floa
         "mistral_ext": lambda: _C.load_pretrained(folder, dtype=dtype),
         "hugging_face": lambda: _pretrained(transformers.MistralForCausalLM, folder, dtype),
         "from_pretrained": lambda: _pretrained(mistral_ext.MistralForCausalLM, folder, dtype),
+        "mistral_format": lambda: _C.load_pretrained(Path(folder) / MISTRAL_FORMAT, dtype=dtype),
         "prepacked": lambda: mistral_ext.MistralForCausalLM.load_prepacked(folder),
         "verified": lambda: mistral_ext.MistralForCausalLM.load_prepacked(folder, verify=True),
         "prepacked_cpp": lambda: _C.load_prepacked(folder),
