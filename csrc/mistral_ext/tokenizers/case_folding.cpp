@@ -41,6 +41,7 @@ bool set_has_long_folds(std::string_view set, const std::string& label) {
 void CaselessStrings::add(char byte) {
   const bool is_first = (static_cast<uint8_t>(byte) & 0xC0) != 0x80;
   if (is_first) last_ = strings_.back().size();
+  if (!groups_.empty() && groups_.back().has_group) groups_.back().is_string = false;
   strings_.back() += byte;
 }
 
@@ -65,13 +66,13 @@ void CaselessStrings::add_point(uint32_t point) {
 
 void CaselessStrings::end() {
   if (!strings_.back().empty()) strings_.emplace_back();
-  for (auto& group : groups_) group.begin = 0;
+  for (auto& group : groups_) group = {0, false, false};
   last_ = 0;
 }
 
 void CaselessStrings::open_group(bool is_plain) {
   if (!is_plain) end();
-  groups_.push_back({strings_.back().size(), is_plain});
+  groups_.push_back({strings_.back().size(), is_plain, false});
 }
 
 void CaselessStrings::close_group() {
@@ -79,8 +80,13 @@ void CaselessStrings::close_group() {
   const auto group = groups_.back();
   groups_.pop_back();
   // An empty one parts strings too.
-  if (!group.is_plain || group.begin == strings_.back().size()) return end();
+  if (!group.is_string || group.begin == strings_.back().size()) return end();
   last_ = group.begin;
+  if (groups_.empty()) return;
+  // One with another inside is nothing but characters where it is nothing but the other.
+  auto& outer = groups_.back();
+  if (outer.has_group || outer.begin < group.begin) outer.is_string = false;
+  outer.has_group = true;
 }
 
 void CaselessStrings::alternative() {
@@ -88,7 +94,6 @@ void CaselessStrings::alternative() {
   // What is before the group is no part of its first alternative, nor of what follows the group.
   last_ = groups_.back().begin;
   repeat();
-  groups_.back().is_plain = false;
 }
 
 void CaselessStrings::repeat() {

@@ -27,7 +27,9 @@ class CaselessStrings {
   void add_point(uint32_t point);
   // Something else than a character.
   void end();
-  // (?: and its end part no string, unless | does or the group is repeated; other groups do.
+  // (?: parts no string. Its end parts none where the group is nothing but characters; what
+  // follows a group with other things or | in it, or that is repeated, begins another. Other groups
+  // part strings.
   void open_group(bool is_plain);
   void close_group();
   void alternative();
@@ -39,7 +41,8 @@ class CaselessStrings {
  private:
   struct Group {
     size_t begin;  // in the last string
-    bool is_plain;
+    bool is_string;
+    bool has_group;
   };
   std::vector<std::string> strings_{""};  // the last one may go on
   std::vector<Group> groups_;
