@@ -4,8 +4,8 @@
 # which any torch has the headers for. Says so where there is nothing to compile with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-mapfile -t kernels < <(git ls-files 'csrc/*.cu')
-mapfile -t launchers < <(git ls-files 'csrc/mistral_ext/ops/cuda/*.cpp')
+mapfile -t kernels < <(git ls-files '*.cu')
+mapfile -t launchers < <(git ls-files 'csrc/mistral_ext/ops/cuda/*.cpp' 'csrc/mistral_ext/models/cuda/*.cpp')
 if ! command -v nvcc > /dev/null; then
   echo "CUDA: no nvcc on this machine: ${#kernels[@]} .cu files not compiled"
   exit 0
@@ -15,7 +15,7 @@ trap 'rm -f "$object"' EXIT
 for file in "${kernels[@]}"; do
   echo "nvcc $file"
   nvcc -std=c++20 -O3 -gencode arch=compute_90a,code=sm_90a -Xcompiler -Wall,-Wextra,-Werror \
-    -Werror all-warnings -I csrc -c "$file" -o "$object"
+    -Werror all-warnings -I csrc -I tests/cuda -c "$file" -o "$object"
 done
 torch=$(python -c "import importlib.util as u; print(u.find_spec('torch').submodule_search_locations[0])")
 for file in "${launchers[@]}"; do
