@@ -1,6 +1,7 @@
 // params.json: the configuration in the words of Mistral's own checkpoints.
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <string_view>
 #include <utility>
 
@@ -13,15 +14,33 @@ namespace {
 
 // What is read, and what says nothing of the model. Whatever else is there may change what it
 // computes.
-constexpr std::array<std::string_view, 22> kKnown = {
-    "dim",           "n_layers",        "head_dim",
-    "hidden_dim",    "n_heads",         "n_kv_heads",
-    "norm_eps",      "vocab_size",      "rope_theta",
-    "yarn",          "tied_embeddings", "sliding_window",
-    "causal",        "llama_4_scaling", "use_biases",
-    "activation",    "max_seq_len",     "max_position_embeddings",
-    "model_type",    "dtype",           "torch_dtype",
-    "max_batch_size"};
+constexpr std::array<std::string_view, 27> kKnown = {"dim",
+                                                     "n_layers",
+                                                     "head_dim",
+                                                     "hidden_dim",
+                                                     "n_heads",
+                                                     "n_kv_heads",
+                                                     "norm_eps",
+                                                     "vocab_size",
+                                                     "rope_theta",
+                                                     "yarn",
+                                                     "llama_4_scaling",
+                                                     "tied_embeddings",
+                                                     "sliding_window",
+                                                     "_sliding_window",
+                                                     "max_seq_len",
+                                                     "max_position_embeddings",
+                                                     "causal",
+                                                     "use_biases",
+                                                     "activation",
+                                                     "model_type",
+                                                     "pos_embed",
+                                                     "ffn_type",
+                                                     "norm_type",
+                                                     "dtype",
+                                                     "torch_dtype",
+                                                     "max_batch_size",
+                                                     "use_cache"};
 constexpr std::array<std::string_view, 5> kYarn = {
     "factor", "original_max_position_embeddings", "beta", "alpha", "apply_scale"};
 constexpr std::array<std::string_view, 2> kScaling = {"original_max_position_embeddings", "beta"};
@@ -59,6 +78,9 @@ void check_usual(const ConfigReader& params) {
   };
   word("activation", "silu");
   word("model_type", "transformer");
+  word("pos_embed", "rope");
+  word("ffn_type", "swiglu");
+  word("norm_type", "rms_norm");
 }
 
 template <typename T>
@@ -106,12 +128,33 @@ ConfigMap read_rope(const ConfigReader& params) {
   return rope;
 }
 
-// `sliding_window` is null, a number, or a list of both that repeats over the layers.
+// Under `sliding_window`, or (Ministral 8B) `_sliding_window`.
+const ConfigValue& find_window(const ConfigMap& params) {
+  static const ConfigValue kNone;
+  const auto find = [&](const char* name) -> const ConfigValue& {
+    const auto found = params.find(name);
+    return found == params.end() ? kNone : found->second;
+  };
+  const auto& window = find("sliding_window");
+  const auto& other = find("_sliding_window");
+  MISTRAL_EXT_CHECK(window.is_null() || other.is_null(),
+                    "config: _sliding_window must be null beside sliding_window, got another");
+  return window.is_null() ? other : window;
+}
+
+// It is null, a number (some files have it as a text), or a list of nulls and one number that
+// repeats over the layers.
 void read_window(const ConfigMap& params, int64_t layers, ConfigMap& config) {
-  const auto found = params.find("sliding_window");
-  const auto* list =
-      found == params.end() ? nullptr : std::get_if<ConfigList>(&found->second.value);
-  config["sliding_window"] = found == params.end() ? ConfigValue{nullptr} : found->second;
+  const auto& given = find_window(params);
+  config["sliding_window"] = given;
+  if (const auto* text = std::get_if<std::string>(&given.value)) {
+    int64_t number = 0;
+    const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), number);
+    if (error == std::errc() && end == text->data() + text->size()) {
+      config["sliding_window"] = {number};
+    }
+  }
+  const auto* list = std::get_if<ConfigList>(&given.value);
   if (list == nullptr) return;
   MISTRAL_EXT_CHECK(!list->empty() && layers > 0 && layers % std::ssize(*list) == 0,
                     "config: sliding_window must have a length that divides n_layers = {}, got {}",

@@ -85,7 +85,7 @@ def interleaved(weight: torch.Tensor, head_dim: int) -> torch.Tensor:
     return pairs.flatten(1, 2).flatten(0, 1).contiguous()
 
 
-def write_mistral_format(hf_model, folder: Path, sliding_window, **further) -> None:
+def write_mistral_format(hf_model, folder: Path, sliding_window=None, **further) -> None:
     config = hf_model.config
     params = {
         "dim": config.hidden_size,
@@ -135,12 +135,14 @@ def write_mistral_format(hf_model, folder: Path, sliding_window, **further) -> N
         ("head_dim", None),
         ("window", 5),
         ("tied", None),
+        ("window", "5"),
         ("two_layer_types", [6, None, 6]),
     ],
 )
-def test_mistrals_own_format_gives_the_same_logits(name, sliding_window, tmp_path):
+@pytest.mark.parametrize("field", ["sliding_window", "_sliding_window"])
+def test_mistrals_own_format_gives_the_same_logits(name, sliding_window, field, tmp_path):
     hf_model = small_model(name)
-    write_mistral_format(hf_model, tmp_path, sliding_window)
+    write_mistral_format(hf_model, tmp_path, **{field: sliding_window})
     assert_same_logits(_C.load_pretrained(tmp_path), hf_model)
 
 
@@ -229,7 +231,7 @@ def test_mistrals_yarn_gives_the_same_logits(apply_scale, query_scale, tmp_path)
         further["yarn"] |= {"original_max_position_embeddings": 8}
         further["llama_4_scaling"] = SCALING
     hf_model = small_model("query_scale" if query_scale else "yarn", rope_parameters=rope)
-    write_mistral_format(hf_model, tmp_path, None, **further)
+    write_mistral_format(hf_model, tmp_path, **further)
     loaded = _C.load_pretrained(tmp_path)
     assert_same_logits(loaded, hf_model)
     (tmp_path / "saved").mkdir()
@@ -247,7 +249,7 @@ def test_mistrals_query_scale_needs_no_yarn(tmp_path):
         "llama_4_scaling_beta": 0.5,
     }
     hf_model = small_model("query_scale", rope_parameters=rope)
-    write_mistral_format(hf_model, tmp_path, None, llama_4_scaling=SCALING)
+    write_mistral_format(hf_model, tmp_path, llama_4_scaling=SCALING)
     assert_same_logits(_C.load_pretrained(tmp_path), hf_model)
 
 
@@ -262,6 +264,8 @@ def test_mistrals_query_scale_needs_no_yarn(tmp_path):
         ("causal", False, "causal must be true"),
         ("activation", "gelu", "activation must be silu"),
         ("model_type", "mamba", "model_type must be transformer"),
+        ("pos_embed", "sinusoidal", "pos_embed must be rope"),
+        ("sliding_window", "wide", "sliding_window must be an integer"),
         ("yarn", YARN, "yarn: apply_scale must be given"),
         ("yarn", YARN | {"apply_scale": 1}, "yarn: apply_scale must be true or false"),
         ("yarn", {"apply_scale": True}, "yarn: original_max_position_embeddings must be given"),
@@ -273,25 +277,28 @@ def test_mistrals_query_scale_needs_no_yarn(tmp_path):
     ],
 )
 def test_what_mistrals_format_says_of_other_models_is_refused(field, value, message, tmp_path):
-    write_mistral_format(small_model(), tmp_path, None, **{field: value})
+    write_mistral_format(small_model(), tmp_path, **{field: value})
     with pytest.raises(ValueError, match=f"params.json: config: .*{message}"):
         _C.load_pretrained(tmp_path)
 
 
 def test_mistrals_scalings_must_go_together(tmp_path):
     yarn = YARN | {"apply_scale": False}
-    write_mistral_format(small_model(), tmp_path, None, yarn=yarn, llama_4_scaling=SCALING)
+    write_mistral_format(small_model(), tmp_path, yarn=yarn, llama_4_scaling=SCALING)
     with pytest.raises(ValueError, match=r"must be that of yarn, 16, got 8"):
         _C.load_pretrained(tmp_path)
     write_mistral_format(small_model(), tmp_path, [5, None, 5], llama_4_scaling=SCALING)
     with pytest.raises(ValueError, match=r"sliding_window must be null or one number beside"):
+        _C.load_pretrained(tmp_path)
+    write_mistral_format(small_model(), tmp_path, 5, _sliding_window=[5, None, 5])
+    with pytest.raises(ValueError, match=r"_sliding_window must be null beside sliding_window"):
         _C.load_pretrained(tmp_path)
 
 
 def test_what_mistrals_format_switches_off_is_no_hindrance(tmp_path):
     hf_model = small_model()
     off = {"moe": None, "q_lora_rank": None, "use_biases": False, "causal": True, "yarn": {}}
-    write_mistral_format(hf_model, tmp_path, None, **off, activation="silu", max_batch_size=8)
+    write_mistral_format(hf_model, tmp_path, **off, activation="silu", use_cache=True)
     assert_same_logits(_C.load_pretrained(tmp_path), hf_model)
 
 
