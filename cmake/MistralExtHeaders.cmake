@@ -30,6 +30,7 @@ install(
   PATTERN programs EXCLUDE
   PATTERN ops/cpu EXCLUDE
   PATTERN ops/cuda EXCLUDE
+  PATTERN models/cuda EXCLUDE
   PATTERN ops/autograd EXCLUDE
   PATTERN ops/dispatch.h EXCLUDE
   PATTERN ops/rows.h EXCLUDE)

@@ -1,5 +1,9 @@
 // A decode step of small models, token after token, against the same arithmetic on the CPU in fp64,
 // and replayed as a graph against its kernels launched one by one.
+//
+//   nvcc -std=c++20 -O3 -gencode arch=compute_90a,code=sm_90a -I csrc
+//     tests/cuda/decode_step_test.cu
+//     csrc/mistral_ext/kernels/cuda/{linear_few_rows,decode_step*}.cu
 
 #include <cmath>
 #include <cstring>
@@ -31,26 +35,8 @@ struct Model {
   int steps;
 };
 
-// Weights and caches, on the device and as doubles on the host.
-template <typename T>
-struct Tensor {
-  Array<T> device;
-  std::vector<double> host;
-
-  Tensor(size_t size, float centre, float spread, uint64_t seed)
-      : device(random<T>(size, centre, spread, seed)) {
-    for (const T x : device.host()) host.push_back(to_double(x));
-  }
-};
-
 template <typename T>
 using Weights = std::vector<Tensor<T>>;
-
-template <typename T>
-std::vector<double> rounded(std::vector<double> values) {
-  for (double& x : values) x = to_double(from_double<T>(x));
-  return values;
-}
 
 template <typename T>
 class Trial {

@@ -1,4 +1,7 @@
 // The end of a decode step: tokens from logits, ends of rows, counters.
+//
+//   nvcc -std=c++20 -O3 -gencode arch=compute_90a,code=sm_90a -I csrc
+//     tests/cuda/decode_step_token_test.cu csrc/mistral_ext/kernels/cuda/decode_step_token.cu
 
 #include <cmath>
 

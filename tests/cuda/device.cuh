@@ -104,4 +104,22 @@ Array<T> random(size_t size, float centre, float spread, uint64_t seed) {
   return made;
 }
 
+// Random numbers on the device, and as doubles on the host.
+template <typename T>
+struct Tensor {
+  Array<T> device;
+  std::vector<double> host;
+
+  Tensor(size_t size, float centre, float spread, uint64_t seed)
+      : device(random<T>(size, centre, spread, seed)) {
+    for (const T x : device.host()) host.push_back(to_double(x));
+  }
+};
+
+template <typename T>
+std::vector<double> rounded(std::vector<double> values) {
+  for (double& x : values) x = to_double(from_double<T>(x));
+  return values;
+}
+
 }  // namespace mistral_ext::trial

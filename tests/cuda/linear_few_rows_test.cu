@@ -1,5 +1,8 @@
 // linear_few_rows against sums in fp64, its two kernels against each other, and rows against rows
 // alone. `linear_few_rows_test small` is for compute-sanitizer.
+//
+//   nvcc -std=c++20 -O3 -gencode arch=compute_90a,code=sm_90a -I csrc
+//     tests/cuda/linear_few_rows_test.cu csrc/mistral_ext/kernels/cuda/linear_few_rows.cu
 
 #include <algorithm>
 #include <cmath>

@@ -5,6 +5,7 @@
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "mistral_ext/core/check.h"
 #include "mistral_ext/ops/kv_cache_update.h"
@@ -144,12 +145,30 @@ void KVCacheLayer::copy_buffers() {
 }
 
 void KVCacheLayer::write(const at::Tensor& key, const at::Tensor& value) {
-  const int64_t count = key.size(1);
+  ops::kv_cache_update_(key_, value_, key, value, (start_ + stored_) % capacity());
+  count_written(key.size(1));
+}
+
+void KVCacheLayer::count_written(int64_t tokens) {
   const int64_t size = capacity();
-  ops::kv_cache_update_(key_, value_, key, value, (start_ + stored_) % size);
-  const int64_t overwritten = std::max<int64_t>(stored_ + count - size, 0);
+  const int64_t overwritten = std::max<int64_t>(stored_ + tokens - size, 0);
   start_ = (start_ + overwritten) % size;
-  stored_ += count - overwritten;
+  stored_ += tokens - overwritten;
+}
+
+KVCacheLayer::Slots KVCacheLayer::slots() {
+  make_writable();
+  ensure_capacity(stored_ + 1, key_);
+  key_ = key_.contiguous();
+  value_ = value_.contiguous();
+  const bool is_ring = window_ > 0 && capacity() == window_;
+  const int64_t room = is_ring ? std::numeric_limits<int64_t>::max() : capacity() - stored_;
+  return {key_, value_, (start_ + stored_) % capacity(), stored_, room};
+}
+
+void KVCacheLayer::appended(int64_t tokens) {
+  count_written(tokens);
+  seen_ += tokens;
 }
 
 KVCacheLayer::KeyValue KVCacheLayer::concatenate(const at::Tensor& key, const at::Tensor& value) {

@@ -59,6 +59,24 @@ class KVCacheLayer {
   //   differentiable: the graph through the cache is wanted.
   KeyValue update(const at::Tensor& key, const at::Tensor& value, bool differentiable = false);
 
+  // For one who writes single tokens into the buffers as update() would, on the device. Makes room
+  // for one token at least. Only where is_plain().
+  struct Slots {
+    at::Tensor key;    // [batch, kv_heads, capacity, head_dim], contiguous
+    at::Tensor value;  // the same
+    int64_t next;      // the next token's; those behind it follow, round the ring
+    int64_t stored;    // slots that hold tokens, from the first on
+    int64_t room;      // tokens that may be written before the buffers have to grow
+  };
+  Slots slots();
+  // That so many tokens have been written there.
+  void appended(int64_t tokens);
+  // Holds tokens, in buffers that may be written into in place.
+  bool is_plain() const {
+    return key_.defined() && !requires_grad() && !records_past_ &&
+           (window_ == 0 || capacity() <= window_);
+  }
+
   // What update() of `new_tokens` will return.
   KeyExtent extent(int64_t new_tokens, bool differentiable = false) const;
 
@@ -119,6 +137,7 @@ class KVCacheLayer {
   void make_writable();
   void copy_buffers();
   void write(const at::Tensor& key, const at::Tensor& value);
+  void count_written(int64_t tokens);
   KeyValue concatenate(const at::Tensor& key, const at::Tensor& value);
   void trim();
   KeyValue append_chunk_to_full_ring(const at::Tensor& key, const at::Tensor& value);

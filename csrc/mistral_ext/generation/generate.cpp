@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "mistral_ext/core/check.h"
+#include "mistral_ext/generation/device_steps.h"
 #include "mistral_ext/generation/feeder.h"
 #include "mistral_ext/generation/growing_columns.h"
 #include "mistral_ext/generation/sampler.h"
@@ -100,6 +101,23 @@ GenerateOutput generate(models::MistralForCausalLM& model,
   LengthWatch watch(model.config(), callbacks);
   GrowingColumns sequences(prompt.sequences);
   GenerateOutput output;
+  // What follows new tokens. Returns whether they were the last.
+  const auto ends_after = [&](const at::Tensor& tokens) {
+    if (callbacks.on_step) {
+      const auto rows = callbacks.on_step({tokens, sequences.all()});
+      if (rows.defined()) tracker.mark(rows);
+    }
+    if (sequences.length() >= prompt.max_length) return true;
+    watch.reached(sequences.length());
+    if (tracker.all_stopped()) return true;
+    output.cancelled = callbacks.stop.stop_requested();
+    return output.cancelled;
+  };
+  const auto go_on = [&] {
+    if (callbacks.check_interrupt) callbacks.check_interrupt();
+    return !callbacks.stop.stop_requested();
+  };
+  DeviceSteps device_steps(model, config, prompt);
   for (auto logits = feeder.feed_prompt(config.prefill_chunk_size);;
        logits = feeder.feed(sequences.last())) {
     if (!logits.defined()) {
@@ -112,15 +130,17 @@ GenerateOutput generate(models::MistralForCausalLM& model,
     const auto tokens = tracker.pad_and_mark(sampler.next_tokens(sequences.all(), logits, scores));
     sequences.append(tokens);
     ++output.steps;
-    if (callbacks.on_step) {
-      const auto rows = callbacks.on_step({tokens, sequences.all()});
-      if (rows.defined()) tracker.mark(rows);
+    bool ended = ends_after(tokens);
+    while (!ended) {
+      const int64_t count = callbacks.on_step ? 1 : prompt.max_length - sequences.length();
+      const auto made = device_steps.run(
+          feeder.cache(), sequences.last().squeeze(1), tracker.stopped(), count, go_on);
+      if (!made.defined()) break;
+      sequences.append_all(made);
+      output.steps += made.size(1);
+      ended = ends_after(made.select(1, made.size(1) - 1));
     }
-    if (sequences.length() >= prompt.max_length) break;
-    watch.reached(sequences.length());
-    if (tracker.all_stopped()) break;
-    output.cancelled = callbacks.stop.stop_requested();
-    if (output.cancelled) break;
+    if (ended) break;
   }
   output.sequences = sequences.all().contiguous();
   output.stopped = tracker.stopped();

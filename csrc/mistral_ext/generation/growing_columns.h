@@ -21,6 +21,14 @@ class GrowingColumns {
     buffer_.select(1, length_++).copy_(column);
   }
 
+  // columns: [batch, n]
+  void append_all(const at::Tensor& columns) {
+    const int64_t count = columns.size(1);
+    if (length_ + count > buffer_.size(1)) grow(all(), std::max(2 * length_, length_ + count));
+    buffer_.narrow(1, length_, count).copy_(columns);
+    length_ += count;
+  }
+
   int64_t length() const { return length_; }
   at::Tensor all() const { return buffer_.narrow(1, 0, length_); }
   at::Tensor first(int64_t columns) const { return buffer_.narrow(1, 0, columns); }

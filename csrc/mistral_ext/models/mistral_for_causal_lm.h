@@ -7,6 +7,7 @@
 #include <variant>
 
 #include "mistral_ext/models/mistral_model.h"
+#include "mistral_ext/models/token_steps.h"
 
 namespace mistral_ext::models {
 
@@ -57,10 +58,12 @@ class MistralForCausalLM : public torch::nn::Module {
   at::Device device() const { return model_->embed_tokens().weight().device(); }
   at::ScalarType dtype() const { return model_->embed_tokens().weight().scalar_type(); }
   MistralModel& model() { return *model_; }
+  TokenStepsPool& token_steps() { return token_steps_; }
 
  private:
   std::shared_ptr<MistralModel> model_;
   std::shared_ptr<layers::Linear> lm_head_;
+  TokenStepsPool token_steps_;
 };
 
 }  // namespace mistral_ext::models

@@ -12,10 +12,11 @@ namespace mistral_ext::ops {
 //   x: [..., in_features], weight: [out_features, in_features]; one floating dtype and device, any
 //     strides.
 //   Returns [..., out_features], contiguous, x's dtype.
-// On CPU a product of few rows streams the weight once through a kernel of ours, where a row's
-// result does not depend on the rows beside it; wider ones are a library's. Throws ValueError where
-// a shape, dtype or device does not fit. Differentiable. Call it as ops::linear: argument-dependent
-// lookup finds at::linear too.
+// A product of few rows streams the weight once through a kernel of ours (on CUDA that of up to 8,
+// in 16 bits, of a dense weight with in_features a multiple of 8), where a row's result does not
+// depend on the rows beside it; wider ones are a library's. Throws ValueError where a shape, dtype
+// or device does not fit. Differentiable. Call it as ops::linear: argument-dependent lookup finds
+// at::linear too.
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight);
 
 // linear(x, weight) for several weights of one input (query, key, value; gate, up): the same

@@ -55,6 +55,40 @@ TEST(KVCacheLayer, ShowsAllKeysInOrderWithoutAWindow) {
   EXPECT_EQ(positions(layer.keys(), 2), range(0, 277));
 }
 
+TEST(KVCacheLayer, CountsTokensThatOthersWriteIntoItsSlots) {
+  for (const int64_t window : {0, 5, 100}) {
+    KVCacheLayer layer(window);
+    feed(layer, {3});
+    int64_t next = 3;
+    for (const int64_t run : {1, 70, 2, 40}) {
+      for (int64_t left = run; left > 0;) {
+        const auto slots = layer.slots();
+        ASSERT_GT(slots.room, 0);
+        const int64_t count = std::min(left, slots.room);
+        for (int64_t i = 0; i < count; ++i, ++next) {
+          const int64_t slot = (slots.next + i) % slots.key.size(2);
+          slots.key.select(2, slot).fill_(next);
+          slots.value.select(2, slot).fill_(-next);
+        }
+        layer.appended(count);
+        left -= count;
+      }
+      EXPECT_EQ(layer.seen(), next);
+      feed(layer, {1, 2}, next);  // checks all that is visible
+      next += 3;
+    }
+  }
+}
+
+TEST(KVCacheLayer, IsPlainWhereItsBuffersMayBeWrittenInPlace) {
+  KVCacheLayer layer(5);
+  EXPECT_FALSE(layer.is_plain());
+  feed(layer, {3});
+  EXPECT_TRUE(layer.is_plain());
+  layer.record_past();
+  EXPECT_FALSE(layer.is_plain());
+}
+
 TEST(KVCacheLayer, GrowsByDoubling) {
   KVCacheLayer layer;
   feed(layer, {64});

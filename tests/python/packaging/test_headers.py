@@ -11,11 +11,11 @@ LEFT_OUT = {
         check config_reader
     """,
     "generation": """
-        beam_state beam_tree feeder growing_columns highest repeated_ngrams token_rows
-        warpers
+        beam_state beam_tree device_steps feeder growing_columns highest repeated_ngrams
+        token_rows warpers
     """,
     "io": """
-        checkpoint_index checksum json printable read_tensor safetensors_dtype
+        checkpoint_index checksum json on_threads printable read_tensor safetensors_dtype
     """,
     "layers": """
         rope_init

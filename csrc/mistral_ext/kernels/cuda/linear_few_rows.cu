@@ -195,12 +195,12 @@ __device__ void fill_ring(const Work<T>& work, const Ring& ring) {
 #endif
 
 // Of a warp group, where the GPU is one that can.
-__device__ void keep_few_registers() {
+[[maybe_unused]] __device__ void keep_few_registers() {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
 #endif
 }
-__device__ void take_more_registers() {
+[[maybe_unused]] __device__ void take_more_registers() {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
 #endif

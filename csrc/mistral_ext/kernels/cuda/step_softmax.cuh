@@ -10,8 +10,7 @@
 namespace mistral_ext::kernels::cuda {
 
 inline constexpr int kRowElements = 8;  // of a row that one thread holds
-inline constexpr int kKeysAhead =
-    2;  // keys a thread looks at together; as many more are on their way
+inline constexpr int kKeysAhead = 2;    // keys a thread looks at together
 inline constexpr float kLog2e = 1.4426950408889634f;
 
 template <typename T>

@@ -1,0 +1,386 @@
+// Decode steps on a CUDA device, one graph a step. What a graph has in it are the addresses of the
+// weights, of buffers of its own and of the table of angles; all that changes from step to step and
+// from cache to cache, the buffers of keys and values among it, is on the device beside it.
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+#include "mistral_ext/kernels/types.h"
+#include "mistral_ext/models/cuda/step_weights.h"
+#include "mistral_ext/models/token_steps.h"
+
+namespace mistral_ext::models {
+namespace {
+
+using kernels::cuda::StepCache;
+
+constexpr int64_t kMostTokens = 1024;  // of one run
+constexpr size_t kMostEos = 32;
+constexpr int kAhead = 2;  // steps that are launched before the first of them has ended
+constexpr int64_t kMostPositions = INT64_C(1) << 20;
+
+// Whether steps are graphs; or, to find out what one of them does, launches one by one.
+bool use_graphs() {
+  const char* value = std::getenv("MISTRAL_EXT_CUDA_GRAPHS");
+  return value == nullptr || std::string_view(value) != "0";
+}
+
+// What changes from step to step. On the device it is followed by the caches of the layers.
+struct State {
+  std::array<int64_t, kernels::cuda::kFewRows> tokens;
+  std::array<int64_t, kernels::cuda::kFewRows> positions;
+  std::array<int64_t, kMostEos> eos;
+  std::array<uint8_t, kernels::cuda::kFewRows> stopped;
+  int steps;  // counted on to kMostTokens
+  int running;
+};
+
+// A graph, and what it was made of.
+class Graph {
+ public:
+  Graph() = default;
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+  ~Graph() { reset(); }
+
+  template <typename Launch>
+  void capture(Launch&& launch) {
+    reset();
+    cudaStream_t stream = nullptr;
+    cudaGraph_t graph = nullptr;
+    C10_CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    C10_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    const auto launched = launch(stream);
+    const auto ended = cudaStreamEndCapture(stream, &graph);
+    C10_CUDA_CHECK(cudaStreamDestroy(stream));
+    C10_CUDA_CHECK(launched);
+    C10_CUDA_CHECK(ended);
+    const auto made = cudaGraphInstantiate(&replay_, graph, 0);
+    C10_CUDA_CHECK(cudaGraphDestroy(graph));
+    C10_CUDA_CHECK(made);
+  }
+
+  void launch(cudaStream_t stream) const { C10_CUDA_CHECK(cudaGraphLaunch(replay_, stream)); }
+
+ private:
+  void reset() {
+    if (replay_ != nullptr) C10_CUDA_CHECK_WARN(cudaGraphExecDestroy(replay_));
+    replay_ = nullptr;
+  }
+
+  cudaGraphExec_t replay_ = nullptr;
+};
+
+// Of the last steps, whether there are rows left: copied back after each, looked at kAhead later.
+class Reports {
+ public:
+  Reports() {
+    C10_CUDA_CHECK(cudaMallocHost(&running_, kAhead * sizeof(int)));
+    for (auto& event : events_) {
+      C10_CUDA_CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+    }
+  }
+  Reports(const Reports&) = delete;
+  Reports& operator=(const Reports&) = delete;
+  ~Reports() {
+    for (auto& event : events_) C10_CUDA_CHECK_WARN(cudaEventDestroy(event));
+    C10_CUDA_CHECK_WARN(cudaFreeHost(running_));
+  }
+
+  void ask(int64_t step, const int* running, cudaStream_t stream) {
+    C10_CUDA_CHECK(cudaMemcpyAsync(
+        running_ + step % kAhead, running, sizeof(int), cudaMemcpyDeviceToHost, stream));
+    C10_CUDA_CHECK(cudaEventRecord(events_[step % kAhead], stream));
+  }
+
+  bool wait(int64_t step) {
+    C10_CUDA_CHECK(cudaEventSynchronize(events_[step % kAhead]));
+    return running_[step % kAhead] != 0;
+  }
+
+ private:
+  int* running_ = nullptr;
+  std::array<cudaEvent_t, kAhead> events_ = {};
+};
+
+template <typename T>
+class GraphSteps : public TokenSteps {
+ public:
+  GraphSteps(MistralForCausalLM& model, int64_t batch)
+      : model_(model), weights_(model), device_(model.device()) {
+    const c10::cuda::CUDAGuard guard(device_);
+    C10_CUDA_CHECK(kernels::cuda::describe_device(&launch_));
+    const auto& config = model.config();
+    sizes_ = {.hidden = config.hidden_size,
+              .intermediate = config.intermediate_size,
+              .vocab = config.vocab_size,
+              .layers = static_cast<int>(config.num_hidden_layers),
+              .heads = static_cast<int>(config.num_attention_heads),
+              .kv_heads = static_cast<int>(config.num_key_value_heads),
+              .head_dim = static_cast<int>(config.head_dim),
+              .batch = static_cast<int>(batch),
+              .eps = static_cast<float>(config.rms_norm_eps),
+              .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(config.head_dim)))};
+    splits_ = kernels::cuda::decode_step_splits(
+        sizes_.batch, sizes_.heads, sizes_.kv_heads, launch_.multiprocessors);
+    const auto bytes = at::TensorOptions().dtype(at::kByte).device(device_);
+    buffers_ = at::empty({batch * elements_of_row() * static_cast<int64_t>(sizeof(T))}, bytes);
+    partial_ = at::empty(
+        {kernels::cuda::decode_step_scratch(sizes_.batch, sizes_.heads, sizes_.head_dim, splits_)},
+        bytes.dtype(at::kFloat));
+    arrived_ = at::zeros(
+        {kernels::cuda::decode_step_groups(sizes_.batch, sizes_.heads, sizes_.kv_heads) + 1},
+        bytes.dtype(at::kInt));
+    made_ = at::empty({batch, kMostTokens}, bytes.dtype(at::kLong));
+    state_ = at::empty({state_bytes()}, bytes);
+    host_state_ = at::empty({state_bytes()}, at::TensorOptions().dtype(at::kByte));
+  }
+
+  bool serves(const cache::KVCache& cache, const StepRows& rows) const override {
+    const auto& first = weights_.embed_tokens();
+    if (first.device() != device_ || first.scalar_type() != dtype() || !weights_.serve()) {
+      return false;
+    }
+    if (rows.eos_token_ids.size() > kMostEos || cache.seen() >= kMostPositions) return false;
+    for (int64_t i = 0; i < cache.num_layers(); ++i) {
+      if (!cache.layer(i).is_plain()) return false;
+    }
+    return true;
+  }
+
+  at::Tensor run(cache::KVCache& cache,
+                 StepRows& rows,
+                 int64_t count,
+                 const std::function<bool()>& go_on) override {
+    const c10::cuda::CUDAGuard guard(device_);
+    const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
+    count = std::min({count, kMostTokens, kMostPositions - cache.seen()});
+    count = upload(cache, rows, count);
+    prepare(cache.seen() + count, rows.pad_token_id);
+    const int* running = &device_state()->running;
+    int64_t launched = 0;
+    std::exception_ptr thrown;
+    try {
+      for (; launched < count; ++launched) {
+        if (launched > 0 && !go_on()) break;
+        if (launched >= kAhead && !reports_.wait(launched - kAhead)) break;
+        if (!weights_.are_at(addresses_)) break;  // another run looks at them anew
+        if (use_graphs_) {
+          graph_.launch(stream);
+        } else {
+          C10_CUDA_CHECK(launch_step(stream));
+        }
+        reports_.ask(launched, running, stream);
+      }
+    } catch (...) {
+      thrown = std::current_exception();
+    }
+    const int64_t made = download(rows, kMostTokens - count);
+    for (int64_t i = 0; i < cache.num_layers(); ++i) cache.layer(i).appended(made);
+    if (thrown) std::rethrow_exception(thrown);
+    return made_.narrow(1, kMostTokens - count, made).clone();
+  }
+
+ private:
+  static constexpr at::ScalarType dtype() {
+    return std::is_same_v<T, kernels::bfloat16> ? at::kBFloat16 : at::kHalf;
+  }
+
+  int64_t query_size() const { return static_cast<int64_t>(sizes_.heads) * sizes_.head_dim; }
+  int64_t key_size() const { return static_cast<int64_t>(sizes_.kv_heads) * sizes_.head_dim; }
+  int64_t elements_of_row() const {
+    return sizes_.hidden + 2 * query_size() + 2 * key_size() + sizes_.intermediate + sizes_.vocab;
+  }
+
+  int64_t state_bytes() const {
+    return static_cast<int64_t>(sizeof(State) + sizes_.layers * sizeof(StepCache));
+  }
+  // An address on the device.
+  State* device_state() const { return static_cast<State*>(state_.mutable_data_ptr()); }
+
+  // Makes room in the cache and tells the device where things stand. Returns how many tokens there
+  // is room for, up to `count`.
+  int64_t upload(cache::KVCache& cache, const StepRows& rows, int64_t count) {
+    std::vector<StepCache> caches;
+    for (int64_t i = 0; i < cache.num_layers(); ++i) {
+      const auto slots = cache.layer(i).slots();
+      count = std::min(count, slots.room);
+      caches.push_back({slots.key.mutable_data_ptr(),
+                        slots.value.mutable_data_ptr(),
+                        slots.key.stride(0),
+                        slots.key.stride(1),
+                        static_cast<int>(slots.next),
+                        static_cast<int>(slots.stored),
+                        static_cast<int>(slots.key.size(2))});
+    }
+    State state = {};
+    state.positions.fill(cache.seen());
+    state.eos.fill(-1);
+    std::ranges::copy(rows.eos_token_ids, state.eos.begin());
+    std::ranges::copy(rows.stopped, state.stopped.begin());
+    state.steps = static_cast<int>(kMostTokens - count);
+    state.running = 1;
+    auto* bytes = static_cast<uint8_t*>(host_state_.mutable_data_ptr());
+    std::memcpy(bytes, &state, sizeof(State));
+    std::memcpy(bytes + sizeof(State), caches.data(), caches.size() * sizeof(StepCache));
+    state_.copy_(host_state_);
+    const int64_t token_bytes = sizes_.batch * static_cast<int64_t>(sizeof(int64_t));
+    state_.narrow(0, 0, token_bytes).view(at::kLong).copy_(rows.tokens);
+    return count;
+  }
+
+  // Waits for the device. Returns how many tokens it has made.
+  int64_t download(StepRows& rows, int64_t first) {
+    const auto bytes = state_.narrow(0, 0, sizeof(State)).cpu();
+    State state;
+    std::memcpy(&state, bytes.const_data_ptr(), sizeof(State));
+    rows.tokens = state_.narrow(0, 0, sizes_.batch * static_cast<int64_t>(sizeof(int64_t)))
+                      .view(at::kLong)
+                      .clone();
+    for (size_t i = 0; i < rows.stopped.size(); ++i) rows.stopped[i] = state.stopped.at(i) != 0;
+    return state.steps - first;
+  }
+
+  // Sees to it that graph_ is of the weights as they are and of a table for so many positions.
+  void prepare(int64_t positions, int64_t pad_token_id) {
+    const auto angles = model_.model().rotary_emb().consecutive(positions - 1, 1, device_);
+    const bool use = use_graphs();
+    if (weights_.are_at(addresses_) && angles.cos_sin.is_same(cos_sin_) &&
+        pad_token_id == pad_token_id_ && use == use_graphs_) {
+      return;
+    }
+    cos_sin_ = angles.cos_sin;
+    pad_token_id_ = pad_token_id;
+    use_graphs_ = use;
+    addresses_ = weights_.addresses();
+    layers_.clear();
+    const auto weight = [&](size_t i) { return static_cast<const T*>(addresses_[i]); };
+    for (size_t i = kWeightsBeforeLayers; i < addresses_.size(); i += kWeightsOfLayer) {
+      layers_.push_back({weight(i),
+                         weight(i + 1),
+                         weight(i + 2),
+                         weight(i + 3),
+                         weight(i + 4),
+                         weight(i + 5),
+                         weight(i + 6),
+                         weight(i + 7),
+                         weight(i + 8)});
+    }
+    if (use_graphs_) graph_.capture([&](cudaStream_t stream) { return launch_step(stream); });
+  }
+
+  cudaError_t launch_step(cudaStream_t stream) {
+    kernels::cuda::DecodeStep<T> step = {};
+    step.sizes = sizes_;
+    step.layers = layers_.data();
+    step.embed_tokens = static_cast<const T*>(addresses_[0]);
+    step.norm = static_cast<const T*>(addresses_[1]);
+    step.lm_head = static_cast<const T*>(addresses_[2]);
+    auto* at = static_cast<T*>(buffers_.mutable_data_ptr());
+    const auto take = [&](int64_t elements) {
+      T* mine = at;
+      at += sizes_.batch * elements;
+      return mine;
+    };
+    step.buffers.hidden = take(sizes_.hidden);
+    step.buffers.query = take(query_size());
+    step.buffers.key = take(key_size());
+    step.buffers.value = take(key_size());
+    step.buffers.attention = take(query_size());
+    step.buffers.activated = take(sizes_.intermediate);
+    step.buffers.logits = take(sizes_.vocab);  // last: of any size
+    step.buffers.partial = partial_.mutable_data_ptr<float>();
+    step.buffers.arrived = reinterpret_cast<unsigned*>(arrived_.mutable_data_ptr<int>());
+    step.cos_sin = cos_sin_.const_data_ptr<float>();
+    step.table = cos_sin_.size(0);
+    step.splits = splits_;
+    State* state = device_state();
+    step.token.tokens = state->tokens.data();
+    step.token.positions = state->positions.data();
+    step.token.made = made_.mutable_data_ptr<int64_t>();
+    step.token.most = kMostTokens;
+    step.token.steps = &state->steps;
+    step.token.stopped = state->stopped.data();
+    step.token.eos = state->eos.data();
+    step.token.eos_count = kMostEos;
+    step.token.pad_token = pad_token_id_;
+    step.token.running = &state->running;
+    step.caches = reinterpret_cast<StepCache*>(state + 1);
+    launch_.stream = stream;
+    return kernels::cuda::decode_step(step, launch_);
+  }
+
+  MistralForCausalLM& model_;
+  StepWeights weights_;
+  c10::Device device_;
+  kernels::cuda::StepLaunch launch_ = {};
+  kernels::cuda::DecodeStepSizes sizes_ = {};
+  int splits_ = 1;
+  at::Tensor buffers_, partial_, arrived_, made_;
+  at::Tensor state_;       // State, then the caches
+  at::Tensor host_state_;  // the same on the CPU
+  Reports reports_;
+  // What graph_ was captured with.
+  std::vector<const void*> addresses_;
+  std::vector<kernels::cuda::DecodeStepLayer<T>> layers_;
+  at::Tensor cos_sin_;
+  int64_t pad_token_id_ = 0;
+  bool use_graphs_ = true;
+  Graph graph_;
+};
+
+bool are_sizes_served(const MistralConfig& config, int64_t batch) {
+  using kernels::cuda::kFewRowsUnit;
+  constexpr int64_t kMostSize = INT64_C(1) << 28;  // what 32-bit counters of the kernels hold
+  const auto is_served = [](int64_t size) { return size % kFewRowsUnit == 0 && size < kMostSize; };
+  return batch <= kernels::cuda::kFewRows && is_served(config.hidden_size) &&
+         is_served(config.intermediate_size) && config.vocab_size < kMostSize &&
+         config.head_dim % kernels::cuda::kStepHeadDimUnit == 0 &&
+         config.head_dim <= kernels::cuda::kStepMostHeadDim;
+}
+
+// Angles that a table of positions gives.
+bool are_angles_served(const MistralConfig& config) {
+  return config.rope.rope_type != "dynamic" &&
+         !(config.model_type == "ministral3" && config.rope.llama_4_scaling_beta);
+}
+
+std::unique_ptr<TokenSteps> make_graph_steps(MistralForCausalLM& model, int64_t batch) {
+  const auto device = model.device();
+  if (!device.is_cuda() || !are_sizes_served(model.config(), batch) ||
+      !are_angles_served(model.config())) {
+    return nullptr;
+  }
+  int major = 0;
+  C10_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device.index()));
+  if (major < 8) return nullptr;
+  switch (model.dtype()) {
+    case at::kBFloat16:
+      return std::make_unique<GraphSteps<kernels::bfloat16>>(model, batch);
+    case at::kHalf:
+      return std::make_unique<GraphSteps<kernels::float16>>(model, batch);
+    default:
+      return nullptr;
+  }
+}
+
+[[maybe_unused]] const bool registered = [] {
+  TokenStepsPool::set_factory(&make_graph_steps);
+  return true;
+}();
+
+}  // namespace
+}  // namespace mistral_ext::models

@@ -1,0 +1,209 @@
+"""Greedy generation that stays on the GPU: a graph a step, tokens chosen and fed back there."""
+
+import copy
+
+import pytest
+import torch
+import transformers
+from helpers.twins import PAD, VOCAB_SIZE
+
+import mistral_ext
+
+NEW = 40
+
+
+@pytest.fixture(autouse=True)
+def _gpu(device: torch.device) -> None:
+    if device.type != "cuda":
+        pytest.skip("no steps on the device on a CPU")
+
+
+@pytest.fixture(params=[torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    return request.param
+
+
+def make_model(
+    device: torch.device, dtype: torch.dtype, seed: int = 0, **overrides: object
+) -> transformers.MistralForCausalLM:
+    config = mistral_ext.MistralForCausalLM.config_class(
+        **{
+            "vocab_size": VOCAB_SIZE,
+            "hidden_size": 128,
+            "intermediate_size": 264,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 48,
+            "max_position_embeddings": 4096,
+            "sliding_window": None,
+            **overrides,
+        }
+    )
+    torch.manual_seed(seed)
+    model = mistral_ext.MistralForCausalLM(config).eval()
+    # Weights of the usual initialisation give nearly equal scores: here a prompt decides.
+    for parameter in model.parameters():
+        if parameter.dim() == 2:
+            parameter.data.mul_(4)
+    return model.to(device, dtype)
+
+
+def ids_of(device: torch.device, rows: int, length: int = 7) -> torch.Tensor:
+    return torch.randint(3, VOCAB_SIZE, (rows, length), device=device)
+
+
+def generate(
+    model: transformers.MistralForCausalLM, ids: torch.Tensor, **kwargs: object
+) -> torch.Tensor:
+    settings = {"max_new_tokens": NEW, "do_sample": False, "eos_token_id": None, **kwargs}
+    return model.generate(ids, pad_token_id=PAD, **settings)
+
+
+def launched(model: transformers.MistralForCausalLM, ids: torch.Tensor) -> int:
+    """How many tokens were chosen on the device."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        generate(model, ids)
+    return sum(event.count for event in profile.key_averages() if "step_token" in event.key)
+
+
+def assert_likeliest(
+    model: transformers.MistralForCausalLM, sequences: torch.Tensor, prompt: int
+) -> None:
+    """Each token is the likeliest of the model in fp32, or nearly."""
+    exact = transformers.MistralForCausalLM(copy.deepcopy(model.config)).to(sequences.device).eval()
+    exact.load_state_dict({k: v.float() for k, v in model.state_dict().items()})
+    with torch.no_grad():
+        logits = exact(sequences).logits[:, prompt - 1 : -1]
+        own = model(sequences).logits[:, prompt - 1 : -1]
+    chosen = logits.gather(2, sequences[:, prompt:, None])[..., 0]
+    # One logit too high and another too low, each by what the model's own forward is off at most.
+    allowed = 2 * (own - logits).abs().max()
+    assert (logits.max(-1).values - chosen <= allowed).all()
+
+
+@pytest.mark.parametrize("window", [None, 6, 16])
+@pytest.mark.parametrize("rows", [1, 2, 3, 8])
+def test_takes_the_likeliest_tokens(device, dtype, rows, window):
+    model = make_model(device, dtype, sliding_window=window)
+    ids = ids_of(device, rows)
+    sequences = generate(model, ids)
+    assert sequences.shape == (rows, ids.shape[1] + NEW)
+    assert_likeliest(model, sequences, ids.shape[1])
+
+
+@pytest.mark.parametrize("rows", [1, 8])
+def test_chooses_on_the_device(device, dtype, rows):
+    # All but the first token, which comes of the prompt.
+    assert launched(make_model(device, dtype), ids_of(device, rows)) >= NEW - 1
+
+
+def test_larger_batches_take_the_loop(device):
+    model = make_model(device, torch.bfloat16)
+    ids = ids_of(device, 9)
+    assert launched(model, ids) == 0
+    assert_likeliest(model, generate(model, ids), ids.shape[1])
+
+
+@pytest.mark.parametrize("window", [None, 50])
+def test_graphs_and_single_launches_give_the_same(device, dtype, window, monkeypatch):
+    # Long enough for the cache to grow.
+    model = make_model(device, dtype, sliding_window=window)
+    ids = ids_of(device, 2)
+    as_graphs = generate(model, ids, max_new_tokens=1500)
+    monkeypatch.setenv("MISTRAL_EXT_CUDA_GRAPHS", "0")
+    assert torch.equal(generate(model, ids, max_new_tokens=1500), as_graphs)
+    monkeypatch.delenv("MISTRAL_EXT_CUDA_GRAPHS")
+    assert torch.equal(generate(model, ids, max_new_tokens=1500), as_graphs)
+
+
+def test_rows_end_at_their_own_tokens(device):
+    model = make_model(device, torch.bfloat16)
+    ids = ids_of(device, 3)
+    free = generate(model, ids)
+    ends = [int(free[0, 12]), int(free[1, 20])]
+    expected = free.clone()
+    longest = 0
+    for row in range(3):
+        columns = range(ids.shape[1], free.shape[1])
+        end = next((c for c in columns if int(free[row, c]) in ends), free.shape[1] - 1)
+        expected[row, end + 1 :] = PAD
+        longest = max(longest, end + 1)
+    got = generate(model, ids, eos_token_id=ends)
+    assert torch.equal(got, expected[:, :longest])
+
+
+def test_follows_weights_that_are_replaced(device):
+    model = make_model(device, torch.bfloat16)
+    other = make_model(device, torch.bfloat16, seed=5)
+    ids = ids_of(device, 1)
+    before = generate(model, ids)
+    wanted = generate(other, ids)
+    assert not torch.equal(before, wanted)
+    for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        mine.data = theirs.data.clone()
+    assert torch.equal(generate(model, ids), wanted)
+    for mine in model.parameters():
+        mine.data.zero_()  # in place
+    assert (generate(model, ids)[:, ids.shape[1] :] == 0).all()
+
+
+def test_models_take_turns(device):
+    models = [make_model(device, torch.bfloat16, seed=seed) for seed in range(2)]
+    prompts = [ids_of(device, rows) for rows in (1, 2, 4)]
+    alone = [[generate(model, ids) for ids in prompts] for model in models]
+    for _ in range(2):
+        for i, ids in enumerate(prompts):
+            for model, wanted in zip(models, alone, strict=True):
+                assert torch.equal(generate(model, ids), wanted[i])
+
+
+def test_a_streamer_sees_every_token(device):
+    class Streamer(transformers.generation.streamers.BaseStreamer):
+        def __init__(self) -> None:
+            self.tokens: list[int] = []
+
+        def put(self, value: torch.Tensor) -> None:
+            self.tokens += value.flatten().tolist()
+
+        def end(self) -> None:
+            pass
+
+    model = make_model(device, torch.bfloat16)
+    ids = ids_of(device, 1)
+    streamer = Streamer()
+    sequences = generate(model, ids, streamer=streamer)
+    assert streamer.tokens == sequences[0].tolist()
+    assert torch.equal(sequences, generate(model, ids))
+
+
+def test_goes_on_from_a_cache(device):
+    model = make_model(device, torch.bfloat16)
+    ids = ids_of(device, 2)
+    whole = generate(model, ids)
+    first = generate(model, ids, max_new_tokens=15, return_dict_in_generate=True)
+    cache = first.past_key_values
+    assert torch.equal(first.sequences, whole[:, : ids.shape[1] + 15])
+    assert cache.get_seq_length() == first.sequences.shape[1] - 1
+    # Its first token comes of the operators one by one: the last bits may differ. With a mask, or
+    # generate would take a token of PAD's number for padding.
+    rest = generate(
+        model,
+        first.sequences,
+        attention_mask=torch.ones_like(first.sequences),
+        max_new_tokens=NEW - 15,
+        past_key_values=cache,
+    )
+    assert_likeliest(model, rest, ids.shape[1])
+
+
+def test_works_on_another_stream(device):
+    model = make_model(device, torch.bfloat16)
+    ids = ids_of(device, 1)
+    wanted = generate(model, ids)
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        got = generate(model, ids)
+    stream.synchronize()
+    assert torch.equal(got, wanted)
