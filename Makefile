@@ -75,4 +75,4 @@ wheel: setup
 	$(BIN)/python -m build --wheel --outdir dist
 
 clean:
-	rm -rf $(BUILD) build-lint build-asan build-fuzz dist *.egg-info
+	rm -rf $(BUILD) build-lint build-asan build-tsan build-fuzz dist *.egg-info

@@ -35,7 +35,7 @@ target_compile_options(mistral_ext_sentencepiece PRIVATE ${mistral_ext_prefix_ma
 if(MISTRAL_EXT_SANITIZE)
   list(GET mistral_ext_sanitizers 0 sentencepiece_sanitizers)
   string(REPLACE ",undefined" "" sentencepiece_sanitizers "${sentencepiece_sanitizers}")
-  target_compile_options(mistral_ext_sentencepiece PRIVATE ${sentencepiece_sanitizers} -fno-omit-frame-pointer -g -O1)
+  target_compile_options(mistral_ext_sentencepiece PRIVATE ${sentencepiece_sanitizers} -fno-omit-frame-pointer -g1 -O1)
 endif()
 target_link_libraries(mistral_ext_sentencepiece PUBLIC Threads::Threads)
 set_target_properties(mistral_ext_sentencepiece PROPERTIES CXX_STANDARD 17 CXX_VISIBILITY_PRESET hidden)

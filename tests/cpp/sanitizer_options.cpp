@@ -18,3 +18,11 @@ extern "C" const char* __ubsan_default_options() { return "print_stacktrace=1"; 
 extern "C" const char* __tsan_default_options() {
   return "ignore_noninstrumented_modules=1:halt_on_error=0:exitcode=66";
 }
+
+// Reports that are no race of ours, each with its reason.
+//
+// torch::autograd::Node::topological_nr: threads that compute gradients share the parameters'
+// nodes, and each sets the same flag in them to true, in a function of torch's headers.
+extern "C" const char* __tsan_default_suppressions() {
+  return "race:torch::autograd::Node::topological_nr\n";
+}

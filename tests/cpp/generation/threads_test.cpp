@@ -5,17 +5,22 @@
 #include <torch/torch.h>
 
 #include <atomic>
-#include <functional>
+#include <condition_variable>
 #include <latch>
+#include <mutex>
 #include <thread>
 
+#include "at_once.h"
 #include "io/temporary_folder.h"
 #include "mistral_ext/generation/beam_search.h"
 #include "mistral_ext/generation/generate.h"
 #include "mistral_ext/generation/stream_tokens.h"
 #include "mistral_ext/models/load_pretrained.h"
+#include "mistral_ext/models/prepacked.h"
 #include "mistral_ext/models/save_pretrained.h"
+#include "mistral_ext/tokenizers/sentencepiece_tokenizer.h"
 #include "models/tiny_model.h"
+#include "tokenizers/model_bytes.h"
 
 namespace mistral_ext::generation {
 namespace {
@@ -24,12 +29,10 @@ using models::MistralForCausalLM;
 using models::tiny_config;
 using models::tiny_model;
 
-constexpr int kThreads = 4;
 constexpr int64_t kNew = 24;
 
 using Model = std::shared_ptr<MistralForCausalLM>;
 using Tensors = std::vector<torch::Tensor>;
-using Work = std::function<Tensors(int thread)>;
 
 // A model of the same weights that has not run yet: what is made at the first pass, and grows with
 // the positions, is not there.
@@ -37,30 +40,6 @@ Model unused(const Model& model) {
   auto other = std::make_shared<MistralForCausalLM>(model->config());
   models::load_parameters(*other, models::state_dict(*model));
   return other;
-}
-
-// All start together.
-std::vector<Tensors> run_at_once(const Work& work) {
-  std::vector<Tensors> results(kThreads);
-  std::latch start(kThreads);
-  std::vector<std::jthread> threads;
-  for (int i = 0; i < kThreads; ++i) {
-    threads.emplace_back([&, i] {
-      start.arrive_and_wait();
-      results[i] = work(i);
-    });
-  }
-  threads.clear();
-  return results;
-}
-
-// In a new thread too, so that torch splits its sums alike.
-std::vector<Tensors> run_in_turn(const Work& work) {
-  std::vector<Tensors> results(kThreads);
-  for (int i = 0; i < kThreads; ++i) {
-    std::jthread([&, i] { results[i] = work(i); }).join();
-  }
-  return results;
 }
 
 void expect_equal(const std::vector<Tensors>& found, const std::vector<Tensors>& expected) {
@@ -161,11 +140,133 @@ TEST(Threads, EachMayLoadTheSameFolder) {
   const io::TemporaryFolder folder;
   const auto model = tiny_model();
   models::save_pretrained(*model, folder.path());
+  models::save_prepacked(*model, folder.path());
+  const auto as_double = tiny_model();
+  as_double->to(torch::kDouble);
+  // Mapped, converted, and read whole.
   const auto work = [&](int thread) {
-    return generated_by(*models::load_pretrained(folder.path()), thread);
+    switch (thread % 3) {
+      case 0:
+        return generated_by(*models::load_pretrained(folder.path()), thread);
+      case 1:
+        return generated_by(*models::load_pretrained(folder.path(), {.dtype = torch::kDouble}),
+                            thread);
+      default:
+        return generated_by(*models::load_prepacked(folder.path(), {.verify = true}), thread);
+    }
   };
-  expect_equal(run_at_once(work),
-               run_in_turn([&](int thread) { return generated_by(*model, thread); }));
+  expect_equal(run_at_once(work), run_in_turn([&](int thread) {
+                 return generated_by(thread % 3 == 1 ? *as_double : *model, thread);
+               }));
+}
+
+// Wide enough for the operators to share out their work among torch's threads too.
+MistralConfig wide_config() {
+  auto config = tiny_config(40);
+  config.vocab_size = 600;
+  config.hidden_size = 256;
+  config.intermediate_size = 512;
+  config.num_attention_heads = 8;
+  config.head_dim = 32;
+  config.max_position_embeddings = 256;
+  return config;
+}
+
+TEST(Threads, EachMayShareOutItsWorkAmongThreadsOfItsOwn) {
+  const auto model = tiny_model(wide_config());
+  for (auto& parameter : model->parameters()) parameter.requires_grad_();
+  const auto other = unused(model);
+  const auto work = [&](MistralForCausalLM& model, int thread) -> Tensors {
+    const auto generator = at::make_generator<at::CPUGeneratorImpl>(thread + 1);
+    models::ModelInputs inputs;
+    inputs.input_ids = torch::randint(3, 600, {2, 90 + thread}, generator, torch::kLong);
+    auto results =
+        torch::autograd::grad({model.loss(inputs, inputs.input_ids)}, model.parameters());
+    GenerateInputs prompt;
+    prompt.input_ids = inputs.input_ids;
+    auto config = config_of(thread);
+    config.max_new_tokens = 4;
+    config.prefill_chunk_size = 60;
+    const auto output = generate(model, prompt, config);
+    results.insert(results.end(), output.logits.begin(), output.logits.end());
+    return results;
+  };
+  expect_equal(run_at_once([&](int thread) { return work(*model, thread); }),
+               run_in_turn([&](int thread) { return work(*other, thread); }));
+}
+
+struct Streamed {
+  std::string text;
+  std::string decoded;  // all at once
+  bool operator==(const Streamed&) const = default;
+};
+
+TEST(Threads, EachStreamsTextFromOneModelAndOneTokenizer) {
+  const auto model = tiny_model();
+  const auto tokenizer = tokenizers::parse_sentencepiece(tokenizers::small_model(), "load: m");
+  const auto stream = [&](int thread) {
+    Streamed streamed;
+    std::vector<int64_t> tokens;
+    const auto text = tokenizer->text_stream();
+    Callbacks callbacks;
+    callbacks.on_step = stream_tokens([&](int64_t token) {
+      tokens.push_back(token);
+      streamed.text += text->put(token);
+      return true;
+    });
+    GenerateInputs inputs;
+    inputs.input_ids = prompt_of(thread).narrow(0, 0, 1);
+    const auto output = generate(*model, inputs, config_of(thread), callbacks);
+    streamed.text += text->finish();
+    streamed.decoded = tokenizer->decode(tokens);
+    EXPECT_TRUE(torch::equal(torch::tensor(tokens),
+                             output.sequences[0].slice(0, inputs.input_ids.size(1))));
+    return streamed;
+  };
+  const auto found = run_at_once(stream);
+  EXPECT_EQ(found, run_in_turn(stream));
+  for (const auto& streamed : found) {
+    EXPECT_EQ(streamed.text, streamed.decoded);
+    EXPECT_FALSE(streamed.text.empty());
+  }
+}
+
+TEST(Threads, OneRequestCancelsAllThatWaitForIt) {
+  const auto model = tiny_model();
+  constexpr int kSteps = 5;
+  std::stop_source stop;
+  std::latch all_began(kThreads);
+  std::jthread canceller([&] {
+    all_began.wait();
+    stop.request_stop();
+  });
+  const auto cancelled = run_at_once([&](int thread) -> Tensors {
+    Callbacks callbacks;
+    callbacks.stop = stop.get_token();
+    callbacks.on_step = [&, step = 0](const Step&) mutable {
+      if (++step == kSteps) {
+        all_began.count_down();
+        // Until the request is there, which the callback may wait for too.
+        std::mutex mutex;
+        std::unique_lock lock(mutex);
+        std::condition_variable_any().wait(lock, stop.get_token(), [] { return false; });
+      }
+      return torch::Tensor();
+    };
+    GenerateInputs inputs;
+    inputs.input_ids = prompt_of(thread);
+    const auto output = generate(*model, inputs, config_of(thread), callbacks);
+    EXPECT_TRUE(output.cancelled);
+    EXPECT_EQ(output.steps, kSteps);
+    return {output.sequences};
+  });
+  expect_equal(cancelled, run_in_turn([&](int thread) -> Tensors {
+                 GenerateInputs inputs;
+                 inputs.input_ids = prompt_of(thread);
+                 auto config = config_of(thread);
+                 config.max_new_tokens = kSteps;
+                 return {generate(*model, inputs, config).sequences};
+               }));
 }
 
 TEST(Threads, AnotherThreadCancelsAndTheCacheGoesOn) {

@@ -5,7 +5,6 @@
 
 #include <string>
 #include <string_view>
-#include <thread>
 #include <vector>
 
 namespace mistral_ext::tokenizers {
@@ -227,20 +226,6 @@ TEST(Regex, TextThatIsNoUtf8IsRefusedWithItsByte) {
       EXPECT_NE(std::string(error.what()).find("at byte 3"), std::string::npos) << error.what();
     }
   }
-}
-
-TEST(Regex, ThreadsShareOne) {
-  const Regex regex(kGpt2, RegexSyntax::kOniguruma, "test");
-  std::string text;
-  for (int i = 0; i < 2000; ++i) text += " word" + std::to_string(i) + ",\n";
-  const auto expected = regex.find_all(text);
-  std::vector<int> same(4);
-  std::vector<std::thread> threads;
-  for (int& each : same) {
-    threads.emplace_back([&] { each = regex.find_all(text) == expected ? 1 : 0; });
-  }
-  for (auto& thread : threads) thread.join();
-  EXPECT_EQ(same, std::vector<int>(4, 1));
 }
 
 }  // namespace

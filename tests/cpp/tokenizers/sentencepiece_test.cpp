@@ -2,7 +2,6 @@
 
 #include <limits>
 #include <random>
-#include <thread>
 
 #include "io/temporary_folder.h"
 #include "mistral_ext/tokenizers/sentencepiece_tokenizer.h"
@@ -37,22 +36,6 @@ TEST(SentencePiece, FindsSpecialTokensOnlyWhereAsked) {
     EXPECT_FALSE(tokenizer->is_special(id));
   }
   EXPECT_EQ(tokenizer->decode(Ids{263, 2, 263}), "ab</s>ab");
-}
-
-TEST(SentencePiece, OneTokenizerServesManyThreads) {
-  const auto tokenizer = parse_sentencepiece(small_model(), "load: m");
-  const auto text = std::string("ab ba \u00e9 ") + std::string(200, 'a');
-  const auto expected = tokenizer->encode(text);
-  std::vector<std::thread> threads;
-  for (int i = 0; i < 4; ++i) {
-    threads.emplace_back([&] {
-      for (int k = 0; k < 50; ++k) {
-        EXPECT_EQ(tokenizer->encode(text), expected);
-        EXPECT_EQ(tokenizer->decode(expected, true), text);
-      }
-    });
-  }
-  for (auto& thread : threads) thread.join();
 }
 
 TEST(SentencePiece, AFileIsNamedInTheMessage) {

@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -195,29 +194,6 @@ TEST(TokenizerJson, SettingsCannotMakeATextMuchLonger) {
       file(R"("pre_tokenizer": {"type": "Sequence", "pretokenizers": [)" + levels + "]}"),
       "load: file");
   EXPECT_THROW(bytes->encode("\xC3\xA9"), c10::ValueError);
-}
-
-TEST(TokenizerJson, ThreadsShareOne) {
-  const auto tokenizer = parse_tokenizer_json(
-      file(
-          R"("pre_tokenizer": {"type": "Split", "pattern": {"Regex": "\\s"}, "behavior": "Isolated"})"),
-      "load: file");
-  std::string text;
-  for (int i = 0; i < 3000; ++i) text += i % 3 == 0 ? "abab ab " : "ba\n";
-  const auto expected = tokenizer->encode(text);
-  const auto decoded = tokenizer->decode(expected);
-  std::vector<int> same(4);
-  std::vector<std::thread> threads;
-  for (int& each : same) {
-    threads.emplace_back([&] {
-      each = 1;
-      for (int i = 0; i < 20; ++i) {
-        if (tokenizer->encode(text) != expected || tokenizer->decode(expected) != decoded) each = 0;
-      }
-    });
-  }
-  for (auto& thread : threads) thread.join();
-  EXPECT_EQ(same, std::vector<int>(4, 1));
 }
 
 TEST(LoadTokenizer, AFolderThatIsNotThereIsRefused) {
