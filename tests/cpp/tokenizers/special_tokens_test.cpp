@@ -17,7 +17,7 @@ Parts split(const SpecialTokens& tokens, std::string_view text) {
   tokens.split(
       text,
       [&](std::string_view part) { parts.emplace_back(part); },
-      [&](int64_t id) { parts.push_back("#" + std::to_string(id)); });
+      [&](int64_t id) { parts.push_back(std::string("#").append(std::to_string(id))); });
   return parts;
 }
 
@@ -50,7 +50,7 @@ Parts split_slowly(const std::vector<std::string>& names, std::string_view text)
       continue;
     }
     put();
-    parts.push_back("#" + std::to_string(id));
+    parts.push_back(std::string("#").append(std::to_string(id)));
     at += longest;
   }
   put();
@@ -94,7 +94,7 @@ TEST(SpecialTokens, LongOnesAndNearMatchesTakeWorkThatGrowsWithTheText) {
   constexpr size_t kBytes = 1'000'000;
   const std::string run(kBytes, 'a');
   EXPECT_EQ(split(special({run.substr(0, kBytes / 2) + "b"}), run), Parts{run});
-  EXPECT_EQ(split(special({"b" + run.substr(0, kBytes / 2)}), run), Parts{run});
+  EXPECT_EQ(split(special({std::string("b").append(run, 0, kBytes / 2)}), run), Parts{run});
   EXPECT_EQ(split(special({"a", run.substr(0, kBytes / 2) + "b"}), run), Parts(kBytes, "#0"));
   EXPECT_EQ(split(special({run.substr(0, kBytes / 2), run.substr(0, kBytes / 2 - 1) + "b"}), run),
             Parts(2, "#0"));
