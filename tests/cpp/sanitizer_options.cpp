@@ -11,10 +11,9 @@ extern "C" const char* __asan_default_options() {
 extern "C" const char* __ubsan_default_options() { return "print_stacktrace=1"; }
 
 // ThreadSanitizer:
-//   ignore_noninstrumented_modules=1  what torch's libraries lock and count it does not see, so
-//   what
-//                                     memcpy, free and the like touch on their behalf would look
-//                                     unordered
+//   ignore_noninstrumented_modules=1
+//     what torch's libraries lock and count it does not see, so what memcpy, free and the like
+//     touch on their behalf would look unordered
 extern "C" const char* __tsan_default_options() {
   return "ignore_noninstrumented_modules=1:halt_on_error=0:exitcode=66";
 }
