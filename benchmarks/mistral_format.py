@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -35,12 +36,14 @@ NAMES = {
 }
 
 
-def save(model: transformers.PreTrainedModel, folder: Path) -> None:
+def save(model: transformers.PreTrainedModel, folder: Path, **further: Any) -> None:
+    """further: fields of params.json."""
     config = model.config
     params = {theirs: getattr(config, ours) for theirs, ours in FIELDS.items()}
     params["rope_theta"] = config.rope_parameters["rope_theta"]
     params["dtype"] = str(model.dtype).removeprefix("torch.")
-    folder.mkdir()
+    params |= further
+    folder.mkdir(exist_ok=True)
     (folder / "params.json").write_text(json.dumps(params))
     weights = {}
     for name, parameter in model.named_parameters():  # a tied head is none of them

@@ -229,7 +229,8 @@ class Trial {
 
 template <typename T>
 void run_all(bool small) {
-  std::vector<int64_t> ins = {8, 64, 576, 2048, 4096, 4104, 5120, 8192, 8200, 14336, 16392, 32768};
+  std::vector<int64_t> ins = {
+      8, 64, 576, 2048, 4096, 4104, 5120, 8192, 8200, 14336, 16392, 32768, 131072};
   std::vector<int> rows = {1, 2, 3, 5, 8};
   if (small) {
     ins = {8, 576, 4096, 14336};

@@ -29,12 +29,12 @@ DeviceSteps::DeviceSteps(models::MistralForCausalLM& model,
   const bool shows_tokens_alone = !config.output_scores && !config.output_logits;
   const bool is_padded = prompt.attention_mask.defined() || prompt.position_ids.defined();
   if (shows_tokens_alone && !is_padded && takes_the_likeliest(config, prompt.sequences.size(1))) {
-    steps_ = pool_.take(model, batch_);
+    taken_ = pool_.take(model, batch_);
   }
 }
 
 DeviceSteps::~DeviceSteps() {
-  if (steps_) pool_.give_back(std::move(steps_), batch_);
+  if (taken_) pool_.give_back(*std::move(taken_));
 }
 
 at::Tensor DeviceSteps::run(cache::KVCache& cache,
@@ -42,7 +42,8 @@ at::Tensor DeviceSteps::run(cache::KVCache& cache,
                             const at::Tensor& stopped,
                             int64_t count,
                             const std::function<bool()>& go_on) {
-  if (!steps_) return {};
+  if (!taken_ || !taken_->steps) return {};
+  auto& steps = *taken_->steps;
   bool* is_stopped = stopped.mutable_data_ptr<bool>();
   models::StepRows rows;
   rows.tokens = tokens;
@@ -52,8 +53,8 @@ at::Tensor DeviceSteps::run(cache::KVCache& cache,
   // Without ends nothing is padded: rows that a callback has stopped go on.
   const bool has_ends = !config_.eos_token_ids.empty();
   if (has_ends) rows.stopped.assign(is_stopped, is_stopped + batch_);
-  if (!steps_->serves(cache, rows)) return {};
-  auto made = steps_->run(cache, rows, count, go_on);
+  if (!steps.serves(cache, rows)) return {};
+  auto made = steps.run(cache, rows, count, go_on);
   if (has_ends) std::copy(rows.stopped.begin(), rows.stopped.end(), is_stopped);
   return made;
 }

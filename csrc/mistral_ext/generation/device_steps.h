@@ -2,7 +2,7 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
+#include <optional>
 
 #include "mistral_ext/generation/generation_config.h"
 #include "mistral_ext/generation/prompt.h"
@@ -34,7 +34,7 @@ class DeviceSteps {
   models::TokenStepsPool& pool_;
   const GenerationConfig& config_;
   int64_t batch_;
-  std::unique_ptr<models::TokenSteps> steps_;  // null: none
+  std::optional<models::TokenStepsPool::Taken> taken_;  // absent: not asked for
 };
 
 }  // namespace mistral_ext::generation

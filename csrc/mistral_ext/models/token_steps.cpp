@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <utility>
+
+#include "mistral_ext/models/mistral_for_causal_lm.h"
 
 namespace mistral_ext::models {
 namespace {
@@ -12,24 +15,29 @@ std::atomic<TokenStepsPool::Factory> registered = nullptr;
 
 void TokenStepsPool::set_factory(Factory factory) { registered = factory; }
 
-std::unique_ptr<TokenSteps> TokenStepsPool::take(MistralForCausalLM& model, int64_t batch) {
+TokenStepsPool::Taken TokenStepsPool::take(MistralForCausalLM& model, int64_t batch) {
+  const Key key{batch, model.dtype(), model.device()};
   const Factory factory = registered;
-  if (factory == nullptr) return nullptr;
+  if (factory == nullptr) return {key, nullptr};
   {
     const std::scoped_lock lock(mutex_);
-    const auto found = std::ranges::find(idle_, batch, &Idle::batch);
+    std::erase_if(idle_, [&](const Taken& idle) {
+      return idle.key.dtype != key.dtype || idle.key.device != key.device;
+    });
+    const auto found = std::ranges::find(idle_, key, &Taken::key);
     if (found != idle_.end()) {
-      auto steps = std::move(found->steps);
+      auto taken = std::move(*found);
       idle_.erase(found);
-      return steps;
+      return taken;
     }
   }
-  return factory(model, batch);
+  return {key, factory(model, batch)};
 }
 
-void TokenStepsPool::give_back(std::unique_ptr<TokenSteps> steps, int64_t batch) {
+void TokenStepsPool::give_back(Taken taken) {
+  if (taken.steps == nullptr) return;
   const std::scoped_lock lock(mutex_);
-  idle_.push_back({batch, std::move(steps)});
+  idle_.push_back(std::move(taken));
 }
 
 }  // namespace mistral_ext::models

@@ -53,18 +53,25 @@ class TokenStepsPool {
   // Of the accelerator that this library is built for.
   static void set_factory(Factory factory);
 
-  // One that is idle, or a new one; null: none.
-  std::unique_ptr<TokenSteps> take(MistralForCausalLM& model, int64_t batch);
-  void give_back(std::unique_ptr<TokenSteps> steps, int64_t batch);
-
- private:
-  struct Idle {
+  // What steps are made for: a model may be of another dtype or elsewhere the next time.
+  struct Key {
     int64_t batch;
-    std::unique_ptr<TokenSteps> steps;
+    at::ScalarType dtype;
+    at::Device device;
+    bool operator==(const Key&) const = default;
+  };
+  struct Taken {
+    Key key;
+    std::unique_ptr<TokenSteps> steps;  // null: none
   };
 
+  // One that is idle, or a new one.
+  Taken take(MistralForCausalLM& model, int64_t batch);
+  void give_back(Taken taken);
+
+ private:
   std::mutex mutex_;  // guards what follows
-  std::vector<Idle> idle_;
+  std::vector<Taken> idle_;
 };
 
 }  // namespace mistral_ext::models

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <memory>
 #include <stop_token>
+#include <utility>
 #include <vector>
 
 #include "mistral_ext/generation/generate.h"
@@ -29,6 +30,7 @@ constexpr int64_t kMostOfARun = 7;
 
 int64_t runs = 0;
 int64_t tokens_made = 0;
+int64_t steps_made = 0;
 
 // What a device does, a model's pass at a time.
 class HostSteps : public TokenSteps {
@@ -76,8 +78,10 @@ class StepsOfADevice : public testing::Test {
   static void use() {
     runs = 0;
     tokens_made = 0;
+    steps_made = 0;
     TokenStepsPool::set_factory(
         [](MistralForCausalLM& model, int64_t) -> std::unique_ptr<TokenSteps> {
+          ++steps_made;
           return std::make_unique<HostSteps>(model);
         });
   }
@@ -175,6 +179,17 @@ TEST_F(StepsOfADevice, StopWhenAskedAndGoOnFromTheCache) {
   rest.max_new_tokens = kNew - first.steps;
   inputs.input_ids = first.sequences;
   EXPECT_TRUE(torch::equal(generate(*model, inputs, rest).sequences, wanted));
+}
+
+TEST_F(StepsOfADevice, AreMadeAnewForAModelOfAnotherDtype) {
+  const auto model = tiny_model();
+  use();
+  for (const auto& [dtype, all] : std::vector<std::pair<torch::Dtype, int64_t>>{
+           {torch::kFloat, 1}, {torch::kFloat, 1}, {torch::kDouble, 2}, {torch::kFloat, 3}}) {
+    model->to(dtype);
+    generate(*model, prompt(2), greedy());
+    EXPECT_EQ(steps_made, all);
+  }
 }
 
 TEST_F(StepsOfADevice, AreNotAskedWhereScoresAreWantedOrChanged) {

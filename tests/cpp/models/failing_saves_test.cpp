@@ -26,15 +26,6 @@ namespace {
 using io::message_of;
 using io::TemporaryFolder;
 
-bool same_weights(const MistralForCausalLM& a, const MistralForCausalLM& b) {
-  const auto left = state_dict(a);
-  const auto right = state_dict(b);
-  return left.size() == right.size() &&
-         std::all_of(left.begin(), left.end(), [&](const auto& entry) {
-           return right.contains(entry.first) && torch::equal(entry.second, right.at(entry.first));
-         });
-}
-
 // Everything that a folder holds.
 std::map<std::string, std::string> contents(const std::filesystem::path& folder) {
   std::map<std::string, std::string> found;

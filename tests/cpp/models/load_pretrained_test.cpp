@@ -21,15 +21,6 @@ namespace {
 using io::message_of;
 using io::TemporaryFolder;
 
-bool same_weights(const MistralForCausalLM& a, const MistralForCausalLM& b) {
-  const auto left = state_dict(a);
-  const auto right = state_dict(b);
-  return left.size() == right.size() &&
-         std::all_of(left.begin(), left.end(), [&](const auto& entry) {
-           return right.contains(entry.first) && torch::equal(entry.second, right.at(entry.first));
-         });
-}
-
 // Saves the tiny model, its tensors changed by `change`, and says what loading it says.
 std::string message_with(const std::function<void(io::StateDict&)>& change) {
   const TemporaryFolder folder;

@@ -62,17 +62,19 @@ std::string message_of_saving(const std::function<void(ConfigMap&)>& change_conf
   return message_of(folder, [&] { load_prepacked(folder.path()); });
 }
 
+std::shared_ptr<MistralForCausalLM> maybe_tied_model(bool tied) {
+  auto config = tiny_config();
+  config.tie_word_embeddings = tied;
+  return tiny_model(config);
+}
+
 const std::string kLabel = std::string("load: ") + kPrepackedFile;
 
 TEST(Prepacked, WhatWasSavedComesBackFromTheMapping) {
   for (const bool tied : {false, true}) {
     const TemporaryFolder folder;
-    auto config = tiny_config();
-    config.tie_word_embeddings = tied;
-    auto model = std::make_shared<MistralForCausalLM>(config);
-    auto state = state_dict(*tiny_model());
-    if (tied) state.erase("lm_head.weight");
-    load_parameters(*model, state);
+    const auto model = maybe_tied_model(tied);
+    const auto state = state_dict(*model);
     save_prepacked(*model, folder.path() / "new" / "folder", {{"eos_token_id", {int64_t{2}}}});
     const auto again = load_prepacked(folder.path() / "new" / "folder", {.verify = true});
     const auto weights = state_dict(*again);
@@ -105,12 +107,8 @@ TEST(Prepacked, ItIsConvertedToTheDtypeThatIsAskedFor) {
 TEST(Prepacked, ItTrainsWhereThatIsAskedForAndTheFileStays) {
   for (const bool tied : {false, true}) {
     const TemporaryFolder folder;
-    auto config = tiny_config();
-    config.tie_word_embeddings = tied;
-    auto model = std::make_shared<MistralForCausalLM>(config);
-    auto state = state_dict(*tiny_model());
-    if (tied) state.erase("lm_head.weight");
-    load_parameters(*model, state);
+    const auto model = maybe_tied_model(tied);
+    const auto state = state_dict(*model);
     save_prepacked(*model, folder.path());
     const auto before = read(folder.path() / kPrepackedFile);
     for (const auto& parameter : load_prepacked(folder.path())->parameters()) {

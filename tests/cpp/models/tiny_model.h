@@ -2,6 +2,7 @@
 
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <memory>
 
 #include "mistral_ext/models/load.h"
@@ -34,8 +35,18 @@ inline std::shared_ptr<MistralForCausalLM> tiny_model(const MistralConfig& confi
     state[name] = is_norm ? torch::randn(module->shape()).mul(0.2).add(1)
                           : torch::randn(module->shape()).mul(0.3);
   }
+  if (config.tie_word_embeddings) state.erase("lm_head.weight");
   load_parameters(*model, state);
   return model;
+}
+
+inline bool same_weights(const MistralForCausalLM& a, const MistralForCausalLM& b) {
+  const auto left = state_dict(a);
+  const auto right = state_dict(b);
+  return left.size() == right.size() &&
+         std::all_of(left.begin(), left.end(), [&](const auto& entry) {
+           return right.contains(entry.first) && torch::equal(entry.second, right.at(entry.first));
+         });
 }
 
 }  // namespace mistral_ext::models

@@ -9,6 +9,7 @@ import transformers
 from helpers.models import CLASSES, CONFIGS, random_ids, small_config, small_model
 from safetensors.torch import load_file, save_file
 
+from benchmarks import mistral_format
 from mistral_ext import _C
 
 # Sums are made in another order than Hugging Face's; relative to the logits' scale.
@@ -78,54 +79,8 @@ def test_a_stored_head_that_differs_is_not_tied(tmp_path):
     assert_same_logits(_C.load_pretrained(tmp_path), expected)
 
 
-def interleaved(weight: torch.Tensor, head_dim: int) -> torch.Tensor:
-    """Rows of q_proj or k_proj as Mistral's own files have them: pairs beside each other."""
-    heads = weight.unflatten(0, (-1, head_dim))
-    pairs = torch.stack(heads.chunk(2, dim=1), dim=2)
-    return pairs.flatten(1, 2).flatten(0, 1).contiguous()
-
-
 def write_mistral_format(hf_model, folder: Path, sliding_window=None, **further) -> None:
-    config = hf_model.config
-    params = {
-        "dim": config.hidden_size,
-        "n_layers": config.num_hidden_layers,
-        "head_dim": config.head_dim,
-        "hidden_dim": config.intermediate_size,
-        "n_heads": config.num_attention_heads,
-        "n_kv_heads": config.num_key_value_heads,
-        "norm_eps": config.rms_norm_eps,
-        "vocab_size": config.vocab_size,
-        "rope_theta": config.rope_parameters["rope_theta"],
-        "tied_embeddings": config.tie_word_embeddings,
-        "sliding_window": sliding_window,
-        **further,
-    }
-    (folder / "params.json").write_text(json.dumps(params))
-    names = {
-        "self_attn.q_proj": "attention.wq",
-        "self_attn.k_proj": "attention.wk",
-        "self_attn.v_proj": "attention.wv",
-        "self_attn.o_proj": "attention.wo",
-        "mlp.gate_proj": "feed_forward.w1",
-        "mlp.down_proj": "feed_forward.w2",
-        "mlp.up_proj": "feed_forward.w3",
-        "input_layernorm": "attention_norm",
-        "post_attention_layernorm": "ffn_norm",
-        "embed_tokens": "tok_embeddings",
-        "lm_head": "output",
-        "model.": "",
-    }
-    weights = {}
-    for key, parameter in hf_model.state_dict().items():
-        if key == "lm_head.weight" and config.tie_word_embeddings:
-            continue
-        turned = "q_proj" in key or "k_proj" in key
-        stored = interleaved(parameter, config.head_dim) if turned else parameter
-        for ours, theirs in names.items():
-            key = key.replace(ours, theirs)
-        weights[key] = stored
-    save_file(weights, folder / "consolidated.safetensors")
+    mistral_format.save(hf_model, folder, sliding_window=sliding_window, **further)
 
 
 @pytest.mark.parametrize(

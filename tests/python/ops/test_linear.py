@@ -50,6 +50,14 @@ def test_equals_the_oracle(dtype, in_features, device):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("in_features", [131072, 131080, 300000])
+@pytest.mark.parametrize("rows", [1, 4, 8])
+def test_rows_may_be_longer_than_kernels_have_room_for_sums(dtype, in_features, rows, device):
+    x, weight = make(device, dtype, rows, in_features, 5)
+    assert_equals_product(linear(x, weight), x, weight)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(64,), (1, 64), (2, 3, 64), (1, 1, 64), (2, 1, 9, 64)])
 def test_keeps_the_leading_dimensions(dtype, shape, device):
     x = torch.randn(shape, device=device).to(dtype)

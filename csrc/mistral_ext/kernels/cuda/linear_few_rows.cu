@@ -360,6 +360,7 @@ cudaError_t describe_device(StepLaunch* launch) {
 
 template <typename T>
 cudaError_t linear_few_rows(const LinearFewRows<T>& args, const StepLaunch& launch) {
+  if (args.in_features > kFewRowsMostFeatures) return cudaErrorInvalidValue;
   int64_t outputs = 0;
   for (int i = 0; i < args.count; ++i) outputs += args.matrices[i].out_features;
   if (args.rows * outputs == 0) return cudaSuccess;

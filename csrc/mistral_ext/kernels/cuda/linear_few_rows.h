@@ -25,6 +25,7 @@ struct LinearMatrix {
 inline constexpr int kFewRows = 8;
 inline constexpr int kFewMatrices = 3;
 inline constexpr int64_t kFewRowsUnit = 8;  // in_features and strides are multiples of it
+inline constexpr int64_t kFewRowsMostFeatures = INT64_C(1) << 17;  // in_features: sums have room
 
 // Products of a few rows, as a decode step makes them: the time is that of reading the weights,
 // each byte of them once. Several matrices of the same x are one launch.
@@ -38,15 +39,16 @@ struct LinearFewRows {
   int count;
   const T* residual;  // kAdd; may be y
   int64_t residual_stride;
-  int64_t rows;  // 1 to kFewRows
-  int64_t in_features;
+  int64_t rows;         // 1 to kFewRows
+  int64_t in_features;  // up to kFewRowsMostFeatures
   LinearEpilogue epilogue;
 };
 
 // T is bfloat16 or float16; x, norm_weight and the weights begin on 16 bytes. Sums are in fp32, in
 // an order that depends on in_features alone: a row's result does not depend on the rows beside it.
 // The weights, norm_weight too, are read before the kernel ahead has ended where the launch is a
-// dependent one. Returns what the launch returned.
+// dependent one. Returns what the launch returned; cudaErrorInvalidValue where
+// in_features is greater.
 template <typename T>
 cudaError_t linear_few_rows(const LinearFewRows<T>& args, const StepLaunch& launch);
 

@@ -31,6 +31,10 @@ struct FewRowsShape {
   static constexpr int kPartLoads = kPieces / kParts;           // pieces of a part, a thread
   static constexpr int kTasks = kRows * kPieces >= 32 ? 2 : 4;  // less, where x takes the registers
   static constexpr int kUnitRows = kTasks / kParts;
+  // Where a thread holds less than a part, the row is no longer than that.
+  static constexpr int kMostParts =
+      kPieces < kPartPieces ? 1 : kFewRowsMostFeatures * 2 / kPartBytes;
+  static_assert(2 * kUnitRows * kMostParts * kRows <= kSetSums, "a group's sums fit");
 };
 
 // A block takes groups of rows, `blocks` apart, and of each group the rows of one matrix at a time

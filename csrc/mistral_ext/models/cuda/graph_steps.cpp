@@ -31,6 +31,7 @@ constexpr int64_t kMostTokens = 1024;  // of one run
 constexpr size_t kMostEos = 32;
 constexpr int kAhead = 2;  // steps that are launched before the first of them has ended
 constexpr int64_t kMostPositions = INT64_C(1) << 20;
+constexpr int64_t kMostVocab = INT64_C(1) << 28;  // what 32-bit counters of the kernels hold
 
 // Whether steps are graphs; or, to find out what one of them does, launches one by one.
 bool use_graphs() {
@@ -344,11 +345,13 @@ class GraphSteps : public TokenSteps {
 
 bool are_sizes_served(const MistralConfig& config, int64_t batch) {
   using kernels::cuda::kFewRowsUnit;
-  constexpr int64_t kMostSize = INT64_C(1) << 28;  // what 32-bit counters of the kernels hold
-  const auto is_served = [](int64_t size) { return size % kFewRowsUnit == 0 && size < kMostSize; };
+  const auto is_served = [](int64_t features) {
+    return features % kFewRowsUnit == 0 && features <= kernels::cuda::kFewRowsMostFeatures;
+  };
   return batch <= kernels::cuda::kFewRows && is_served(config.hidden_size) &&
-         is_served(config.intermediate_size) && config.vocab_size < kMostSize &&
-         config.head_dim % kernels::cuda::kStepHeadDimUnit == 0 &&
+         is_served(config.intermediate_size) &&
+         is_served(config.num_attention_heads * config.head_dim) &&
+         config.vocab_size < kMostVocab && config.head_dim % kernels::cuda::kStepHeadDimUnit == 0 &&
          config.head_dim <= kernels::cuda::kStepMostHeadDim;
 }
 

@@ -6,7 +6,7 @@
 #include <array>
 #include <string>
 
-#include "mistral_ext/core/check.h"
+#include "mistral_ext/models/load.h"
 
 namespace mistral_ext::models {
 namespace {
@@ -25,13 +25,9 @@ constexpr std::array<const char*, kWeightsOfLayer> kOfLayer = {"input_layernorm"
 
 }  // namespace
 
-StepWeights::StepWeights(MistralForCausalLM& model) {
-  const auto all = model.named_modules(/*name_prefix=*/{}, /*include_self=*/false);
-  const auto add = [&](const std::string& name) {
-    const auto* module = dynamic_cast<const layers::WeightedModule*>(all[name].get());
-    TORCH_INTERNAL_ASSERT(module != nullptr);
-    modules_.push_back(module);
-  };
+StepWeights::StepWeights(const MistralForCausalLM& model) {
+  const auto all = weighted_modules(model);
+  const auto add = [&](const std::string& name) { modules_.push_back(all.at(name + ".weight")); };
   for (const char* name : kEnds) add(name);
   for (int64_t i = 0; i < model.config().num_hidden_layers; ++i) {
     for (const char* name : kOfLayer) add(fmt::format("model.layers.{}.{}", i, name));

@@ -13,7 +13,7 @@ namespace mistral_ext::models {
 // their tensors every time: any of them may be another one tomorrow.
 class StepWeights {
  public:
-  explicit StepWeights(MistralForCausalLM& model);
+  explicit StepWeights(const MistralForCausalLM& model);
 
   // Whether all are dense, on 16 bytes, of one 16-bit dtype on one CUDA device.
   bool serve() const;

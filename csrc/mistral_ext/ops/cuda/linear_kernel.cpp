@@ -12,11 +12,12 @@ bool begins_on_16_bytes(const void* p) { return reinterpret_cast<uintptr_t>(p) %
 // Whether the kernel that streams the weight once serves.
 bool few_rows_serves(const at::Tensor& x, const at::Tensor& weight) {
   using kernels::cuda::kFewRows;
+  using kernels::cuda::kFewRowsMostFeatures;
   using kernels::cuda::kFewRowsUnit;
   const bool is_half = x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kHalf;
   const int64_t in_features = weight.size(1);
   return is_half && x.numel() > 0 && weight.numel() > 0 && x.numel() <= kFewRows * in_features &&
-         in_features % kFewRowsUnit == 0 && in_features <= INT32_MAX / 4 &&
+         in_features % kFewRowsUnit == 0 && in_features <= kFewRowsMostFeatures &&
          weight.size(0) <= INT32_MAX / 4 && weight.is_contiguous() &&
          begins_on_16_bytes(weight.const_data_ptr()) && compute_capability_major(x.device()) >= 8;
 }
