@@ -5,6 +5,7 @@ from os import PathLike
 from typing import Any
 
 from torch import Generator, Tensor, device, dtype
+from torch._C._distributed_c10d import Backend, Store
 
 version: str
 torch_version: str
@@ -303,3 +304,8 @@ def encode_conversation(
     messages: Sequence[Message],
     tools: Sequence[tuple[str, str, str]] = (),
 ) -> list[int]: ...
+
+# timeout: in milliseconds.
+def create_shared_memory_backend(
+    store: Store, rank: int, size: int, timeout: int, group: str
+) -> Backend: ...

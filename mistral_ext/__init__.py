@@ -14,7 +14,7 @@ from mistral_ext._load import cmake_prefix_path, get_include, load
 load()
 
 # These exist, or can be imported, once load() has passed.
-from mistral_ext import ops
+from mistral_ext import _backend, ops
 from mistral_ext._build_info import version as __version__
 from mistral_ext.functional import (
     convert_back_mistral_lm_params,
@@ -23,6 +23,8 @@ from mistral_ext.functional import (
     forward_mistral_lm,
     shard_mistral_lm_params,
 )
+
+_backend.register()
 
 if TYPE_CHECKING:
     from mistral_ext.hf import (

@@ -1,4 +1,4 @@
-"""Runs a function in several processes that form a gloo group."""
+"""Runs a function in several processes that form a group."""
 
 import datetime
 import multiprocessing
@@ -17,8 +17,12 @@ import torch.distributed as dist
 TIMEOUT = 300.0  # seconds, for a machine that is busy; a hang is an error, never a wait
 
 
-def run_processes(worker: Callable[..., Any], world: int, *arguments: Any) -> list[Any]:
+def run_processes(
+    worker: Callable[..., Any], world: int, *arguments: Any, backend: str = "gloo"
+) -> list[Any]:
     """[worker(rank, world, *arguments) of each rank]; torch.distributed is set up around it.
+
+    backend: of torch.distributed; with "" the worker sets it up.
 
     worker: a function of a module that can be imported; it returns what can be pickled, tensors as
         numbers or bytes.
@@ -33,7 +37,9 @@ def run_processes(worker: Callable[..., Any], world: int, *arguments: Any) -> li
         store = str(Path(folder) / "store")
         processes = [
             context.Process(
-                target=_work, args=(results, worker, rank, world, store, arguments), daemon=True
+                target=_work,
+                args=(results, worker, rank, world, store, backend, arguments),
+                daemon=True,
             )
             for rank in range(world)
         ]
@@ -74,20 +80,23 @@ def _work(
     rank: int,
     world: int,
     store: str,
+    backend: str,
     arguments: tuple[Any, ...],
 ) -> None:
     try:
         os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank))
         torch.set_num_threads(1)
-        dist.init_process_group(
-            "gloo",
-            init_method=f"file://{store}",
-            rank=rank,
-            world_size=world,
-            timeout=datetime.timedelta(seconds=TIMEOUT / 2),
-        )
+        if backend:
+            dist.init_process_group(
+                backend,
+                init_method=f"file://{store}",
+                rank=rank,
+                world_size=world,
+                timeout=datetime.timedelta(seconds=TIMEOUT / 2),
+            )
         results.put((rank, worker(rank, world, *arguments), ""))
-        dist.barrier()
-        dist.destroy_process_group()
+        if backend:
+            dist.barrier()
+            dist.destroy_process_group()
     except BaseException:
         results.put((rank, None, traceback.format_exc()))

@@ -23,4 +23,5 @@ PYBIND11_MODULE(_C, m) {
   mistral_ext::bindings::bind_beam_search(m);
   mistral_ext::bindings::bind_checkpoint(m);
   mistral_ext::bindings::bind_tokenizer(m);
+  mistral_ext::bindings::bind_parallel(m);
 }
