@@ -23,6 +23,7 @@ TOPICS = {
     "training": "benchmarks.training",
     "attention": "benchmarks.ops.attention",
     "linear": "benchmarks.ops.linear",
+    "all_reduce": "benchmarks.parallel.all_reduce",
 }
 RESULTS = Path(__file__).parent / "results"
 

@@ -30,6 +30,7 @@
 #include "mistral_ext/ops/rms_norm.h"
 #include "mistral_ext/ops/rotary_embedding.h"
 #include "mistral_ext/ops/silu_mul.h"
+#include "mistral_ext/parallel/init_from_env.h"
 #include "mistral_ext/tokenizers/instruction_template.h"
 #include "mistral_ext/tokenizers/load_tokenizer.h"
 #include "mistral_ext/tokenizers/sentencepiece_tokenizer.h"

@@ -63,6 +63,17 @@ struct Offer {
 };
 
 std::string joined_key(int rank) { return fmt::format("joined/{}", rank); }
+std::string told_key(int rank) { return fmt::format("told/{}", rank); }
+
+// Rank 0 may end, and the store with it, as soon as it is through: not before the others have read
+// how it went. One that is gone is not waited for long.
+void wait_until_told(c10d::Store& store, int size, const std::vector<int>& missing) {
+  const auto deadline = Clock::now() + std::chrono::seconds(1);
+  for (int other = 1; other < size; ++other) {
+    if (std::find(missing.begin(), missing.end(), other) != missing.end()) continue;
+    wait_for_value(store, told_key(other), deadline);
+  }
+}
 
 }  // namespace
 
@@ -97,7 +108,7 @@ SharedSegment::SharedSegment(c10d::Store& store,
       const auto token = random_token();
       const auto problem = create(file, token);
       store.set("memory",
-                problem.empty() ? Offer{token, ::getpid(), file, this_host()}.text() : "");
+                problem.empty() ? Offer{token, ::getpid(), file, this_host()}.text() : "none");
       std::vector<int> missing;
       for (int other = 1; other < size; ++other) {
         const auto answer = wait_for_value(store, joined_key(other), deadline);
@@ -108,6 +119,7 @@ SharedSegment::SharedSegment(c10d::Store& store,
       if (!problem.empty()) verdict = fmt::format("{}: cannot make the memory: {}", label, problem);
       if (verdict.empty()) verdict = kAccepted;
       store.set("verdict", verdict);
+      wait_until_told(store, size, missing);
     } else {
       const auto offer = wait_for_value(store, "memory", deadline);
       if (offer) {
@@ -117,6 +129,7 @@ SharedSegment::SharedSegment(c10d::Store& store,
                   problem.empty() ? std::string(kAccepted) : fmt::format("{} {}", label, problem));
       }
       const auto answer = wait_for_value(store, "verdict", deadline);
+      store.set(told_key(rank), "yes");
       std::vector<int> missing;
       for (int other = offer ? 1 : size; !answer && other < size; ++other) {
         if (!store.check({joined_key(other)})) missing.push_back(other);
