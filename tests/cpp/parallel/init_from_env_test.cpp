@@ -2,10 +2,10 @@
 
 #include <netinet/in.h>
 #include <sys/socket.h>
-#include <torch/csrc/distributed/c10d/GroupRegistry.hpp>
 #include <torch/torch.h>
 
 #include <cstdlib>
+#include <torch/csrc/distributed/c10d/GroupRegistry.hpp>
 
 #include "mistral_ext/parallel/failure.h"
 #include "parallel/ranks.h"
