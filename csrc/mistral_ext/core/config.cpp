@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <initializer_list>
 #include <string_view>
+#include <utility>
 
 #include "mistral_ext/core/check.h"
 #include "mistral_ext/core/config_reader.h"
@@ -18,13 +20,28 @@ bool is_one_of(std::string_view name, const auto& names) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
+// The length of pretraining. Where a type reads it, one at the top counts before the rope's own.
+void read_original_length(const ConfigReader& config,
+                          const ConfigReader& rope,
+                          int64_t max_position_embeddings,
+                          RopeParameters& p) {
+  constexpr const char* kName = "original_max_position_embeddings";
+  p.original_max_position_embeddings = rope.integer(kName);
+  if (p.rope_type == "default") return;
+  const auto top = config.integer(kName);
+  const bool reads_it = p.rope_type == "yarn" || p.rope_type == "llama3";
+  if (!p.original_max_position_embeddings || (reads_it && top)) {
+    p.original_max_position_embeddings = top.value_or(max_position_embeddings);
+  }
+}
+
 // The rope fields of either schema. In the older one `rope_theta` stands at the top and
 // `rope_scaling` (null where nothing is scaled) holds the rest, its type under `type` or
-// `rope_type`.
+// `rope_type`. Where both are given, Hugging Face takes the older one.
 RopeParameters read_rope(const ConfigReader& config, int64_t max_position_embeddings) {
   static const ConfigMap kEmpty;
-  const ConfigMap* map = config.map("rope_parameters");
-  if (map == nullptr || map->empty()) map = config.map("rope_scaling");
+  const ConfigMap* map = config.map("rope_scaling");
+  if (map == nullptr || map->empty()) map = config.map("rope_parameters");
   const ConfigReader rope(map == nullptr ? kEmpty : *map, "config: rope_parameters");
 
   RopeParameters p;
@@ -53,10 +70,11 @@ RopeParameters read_rope(const ConfigReader& config, int64_t max_position_embedd
   p.truncate = rope.boolean("truncate").value_or(true);
   p.low_freq_factor = rope.number("low_freq_factor").value_or(0.0);
   p.high_freq_factor = rope.number("high_freq_factor").value_or(0.0);
-  p.original_max_position_embeddings = rope.integer("original_max_position_embeddings");
-  if (!p.original_max_position_embeddings && p.rope_type != "default") {
-    p.original_max_position_embeddings =
-        config.integer("original_max_position_embeddings").value_or(max_position_embeddings);
+  read_original_length(config, rope, max_position_embeddings, p);
+  // Null, but not absent, means what the lengths say.
+  if (p.rope_type == "yarn" && rope.has("factor") && !p.factor) {
+    p.factor = static_cast<double>(max_position_embeddings) /
+               static_cast<double>(*p.original_max_position_embeddings);
   }
   p.llama_4_scaling_beta = rope.number("llama_4_scaling_beta");
   return p;
@@ -97,6 +115,34 @@ std::vector<int64_t> read_windows(const ConfigReader& reader, const MistralConfi
 
 void check_positive(const char* name, int64_t value) {
   MISTRAL_EXT_CHECK(value > 0, "config: {} must be positive, got {}", name, value);
+}
+
+// The elements of the largest weights. Their bytes, and those of several side by side, have to be
+// numbers that fit int64; real ones are below 2^40.
+void check_sizes(const MistralConfig& config) {
+  constexpr int64_t kMost = int64_t{1} << 56;
+  using Factor = std::pair<const char*, int64_t>;
+  const auto check = [&](std::initializer_list<Factor> factors) {
+    int64_t product = 1;
+    bool fits = true;
+    for (const auto& [name, value] : factors) {
+      fits = fits && !__builtin_mul_overflow(product, value, &product) && product <= kMost;
+    }
+    if (fits) return;
+    std::string names;
+    std::string values;
+    for (const auto& [name, value] : factors) {
+      names += (names.empty() ? "" : " * ") + std::string(name);
+      values += (values.empty() ? "" : " * ") + std::to_string(value);
+    }
+    MISTRAL_EXT_CHECK(false, "config: {} must be at most {}, got {}", names, kMost, values);
+  };
+  const Factor hidden = {"hidden_size", config.hidden_size};
+  check({{"vocab_size", config.vocab_size}, hidden});
+  check({{"intermediate_size", config.intermediate_size}, hidden});
+  // There are no more key heads.
+  check(
+      {{"num_attention_heads", config.num_attention_heads}, {"head_dim", config.head_dim}, hidden});
 }
 
 void validate_rope(const RopeParameters& rope) {
@@ -197,6 +243,7 @@ void MistralConfig::validate() const {
                     "config: layer_windows must have num_hidden_layers = {} entries, got {}",
                     num_hidden_layers,
                     layer_windows.size());
+  check_sizes(*this);
   validate_rope(rope);
 }
 

@@ -49,6 +49,57 @@ TEST(MistralConfig, ReadsBothRopeSchemas) {
   }
 }
 
+TEST(MistralConfig, TheOlderRopeSchemaCountsWhereBothAreGiven) {
+  auto map = small();
+  map["rope_parameters"] = {ConfigMap{{"rope_type", {"default"}}, {"rope_theta", {100.0}}}};
+  map["rope_scaling"] = {ConfigMap{{"type", {"linear"}}, {"factor", {2.0}}}};
+  EXPECT_EQ(MistralConfig::from_map(map).rope.rope_type, "linear");
+  EXPECT_EQ(MistralConfig::from_map(map).rope.rope_theta, 1e4);
+  for (const ConfigValue& none : {ConfigValue{nullptr}, ConfigValue{ConfigMap()}}) {
+    map["rope_scaling"] = none;
+    EXPECT_EQ(MistralConfig::from_map(map).rope.rope_type, "default");
+    EXPECT_EQ(MistralConfig::from_map(map).rope.rope_theta, 100.0);
+  }
+}
+
+TEST(MistralConfig, AYarnFactorThatIsNullFollowsFromTheLengths) {
+  auto map = small();
+  map["max_position_embeddings"] = {int64_t{128}};
+  ConfigMap yarn{{"rope_type", {"yarn"}},
+                 {"factor", {nullptr}},
+                 {"original_max_position_embeddings", {int64_t{16}}}};
+  map["rope_parameters"] = {yarn};
+  EXPECT_EQ(MistralConfig::from_map(map).rope.factor, 8.0);
+  map["original_max_position_embeddings"] = {int64_t{32}};  // counts before the rope's own
+  EXPECT_EQ(MistralConfig::from_map(map).rope.factor, 4.0);
+  yarn["original_max_position_embeddings"] = {int64_t{0}};
+  map.erase("original_max_position_embeddings");
+  map["rope_parameters"] = {yarn};
+  EXPECT_EQ(message_of(map),
+            "config: rope_parameters: original_max_position_embeddings must be positive, got 0");
+}
+
+TEST(MistralConfig, SizesWhoseProductsDoNotFitAreNamed) {
+  constexpr int64_t kHuge = int64_t{1} << 62;
+  EXPECT_EQ(message_with("vocab_size", {kHuge}),
+            "config: vocab_size * hidden_size must be at most 72057594037927936, got "
+            "4611686018427387904 * 64");
+  EXPECT_EQ(message_with("intermediate_size", {kHuge}),
+            "config: intermediate_size * hidden_size must be at most 72057594037927936, got "
+            "4611686018427387904 * 64");
+  EXPECT_EQ(message_with("hidden_size", {kHuge}),
+            "config: vocab_size * hidden_size must be at most 72057594037927936, got 99 * "
+            "4611686018427387904");
+  // Times head_dim it is 64 again, as far as int64 goes.
+  auto map = small();
+  map["head_dim"] = {int64_t{16}};
+  map["num_attention_heads"] = {(int64_t{1} << 60) + 4};
+  EXPECT_EQ(message_of(map),
+            "config: num_attention_heads * head_dim * hidden_size must be at most "
+            "72057594037927936, got 1152921504606846980 * 16 * 64");
+  EXPECT_EQ(message_with("vocab_size", {int64_t{1} << 40}), "no error");
+}
+
 TEST(MistralConfig, AnAbsentWindowIsTheDefaultAndNullAndZeroAreNone) {
   EXPECT_EQ(MistralConfig::from_map(small()).layer_windows, (std::vector<int64_t>{4096, 4096}));
   auto map = small();
