@@ -3,14 +3,12 @@
 #include <memory>
 #include <set>
 #include <string>
-#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "mistral_ext/core/check.h"
-#include "mistral_ext/io/atomic_file.h"
+#include "mistral_ext/io/folder_change.h"
 #include "mistral_ext/io/json.h"
-#include "mistral_ext/io/printable.h"
 #include "mistral_ext/io/write_safetensors.h"
 #include "mistral_ext/models/parameter_shapes.h"
 #include "mistral_ext/models/saved_config.h"
@@ -76,16 +74,6 @@ ConfigMap index_of(const std::vector<io::StateDict>& shards) {
           {"weight_map", {std::move(files)}}};
 }
 
-// Removes a file, or a link to one, that must not be read with the new ones.
-void remove_old(const fs::path& path) {
-  std::error_code error;
-  fs::remove(path, error);
-  MISTRAL_EXT_CHECK(!error,
-                    "save: {}: must be a file that can be removed, got \"{}\"",
-                    io::printable(path.native()),
-                    error.message());
-}
-
 // Files that are complete under temporary names, in the order in which they get their own.
 class Files {
  public:
@@ -110,25 +98,27 @@ class Files {
   void commit() {
     // A whole model's file is preferred to several, and an old index would take new files for its
     // own: the old model goes before the first new file is there.
+    io::FolderChange change;
     if (!names_.contains(kWeights)) {
-      remove_old(folder_ / kWeights);
-      remove_old(folder_ / kIndex);
+      change.remove(folder_ / kWeights);
+      change.remove(folder_ / kIndex);
       io::sync_folder(folder_);
     }
-    for (const auto& file : files_) file->commit();
+    for (const auto& file : files_) change.put(*file);
     io::sync_folder(folder_);
-    remove_others();
+    remove_others(change);
+    change.keep();
   }
 
  private:
-  void remove_others() const {
-    if (!names_.contains(kIndex)) remove_old(folder_ / kIndex);
+  void remove_others(io::FolderChange& change) const {
+    if (!names_.contains(kIndex)) change.remove(folder_ / kIndex);
     std::vector<fs::path> others;
     for (const auto& entry : fs::directory_iterator(folder_)) {
       const auto name = entry.path().filename().string();
       if (is_shard(name) && !names_.contains(name)) others.push_back(entry.path());
     }
-    for (const auto& path : others) remove_old(path);
+    for (const auto& path : others) change.remove(path);
   }
 
   fs::path folder_;

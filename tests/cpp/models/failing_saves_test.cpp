@@ -1,4 +1,5 @@
 // Saves that fail midway, of checkpoints in several files too: the folder keeps what it had.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <sys/mount.h>
@@ -26,14 +27,24 @@ namespace {
 using io::message_of;
 using io::TemporaryFolder;
 
-// Everything that a folder holds.
+// Everything that a folder holds; of folders in it, that they are there.
 std::map<std::string, std::string> contents(const std::filesystem::path& folder) {
   std::map<std::string, std::string> found;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    auto& content = found[entry.path().filename()];
+    if (entry.is_directory()) continue;
     std::ifstream file(entry.path(), std::ios::binary);
-    found[entry.path().filename()] = {std::istreambuf_iterator<char>(file), {}};
+    content = {std::istreambuf_iterator<char>(file), {}};
   }
   return found;
+}
+
+std::shared_ptr<MistralForCausalLM> other_model() {
+  auto other = std::make_shared<MistralForCausalLM>(tiny_config());
+  io::StateDict state;
+  for (const auto& [name, weight] : state_dict(*tiny_model())) state.emplace(name, weight + 1);
+  load_parameters(*other, state);
+  return other;
 }
 
 constexpr int64_t kSmallShard = 16'000;
@@ -47,10 +58,7 @@ TEST(FailingSaves, AFileOfSeveralThatCannotBeWrittenLeavesTheOldOnesAndNothingEl
                     {{"mark", {"old"}}},
                     {.max_shard_size = old_in_several ? kSmallShard : kSmallShard * 1000});
     const auto before = contents(folder.path());
-    const auto other = std::make_shared<MistralForCausalLM>(tiny_config());
-    io::StateDict state;
-    for (const auto& [name, weight] : state_dict(*tiny_model())) state.emplace(name, weight + 1);
-    load_parameters(*other, state);
+    const auto other = other_model();
     // A limit of the files' size stands for the disk's: no file, then some of them, then all but
     // the last fit.
     const TemporaryFolder measured;
@@ -106,6 +114,55 @@ TEST(FailingSaves, ADiskThatIsFullBeforeTheLastFileLeavesTheOldOnesAndNothingEls
   EXPECT_TRUE(answer.starts_with("save: model-0") &&
               answer.ends_with("that can be written, got \"No space left on device\""))
       << answer;
+}
+
+TEST(FailingSaves, AFolderInAFilesPlaceLeavesTheOldFiles) {
+  for (const auto* name :
+       {"config.json", "generation_config.json", "model.safetensors.index.json"}) {
+    for (const auto most : {kSmallShard, kSmallShard * 1000}) {
+      const TemporaryFolder folder;
+      save_pretrained(*tiny_model(), folder.path());
+      std::filesystem::remove(folder.path() / name);
+      std::filesystem::create_directories(folder.path() / name / "inside");
+      const auto before = contents(folder.path());
+      const auto message = message_of(folder, [&] {
+        save_pretrained(*other_model(),
+                        folder.path(),
+                        {},
+                        {.max_shard_size = most, .generation_config = ConfigMap()});
+      });
+      EXPECT_TRUE(message.starts_with(fmt::format("save: {}: must be a file that can be ", name)) &&
+                  message.ends_with("got \"Is a directory\""))
+          << message;
+      EXPECT_EQ(contents(folder.path()), before) << name;
+    }
+  }
+}
+
+// In a folder such as /tmp a user replaces only what is his.
+TEST(FailingSaves, AFileOfAnotherUserThatMayNotBeReplacedLeavesTheOldFiles) {
+  const TemporaryFolder folder;
+  std::filesystem::permissions(folder.path(), std::filesystem::perms(0755));
+  const auto inside = folder.path() / "model";
+  for (const auto most : {kSmallShard, kSmallShard * 1000}) {
+    save_pretrained(*tiny_model(), inside);
+    std::filesystem::permissions(inside, std::filesystem::perms(01777));
+    const auto weights = inside / "model.safetensors";
+    if (::geteuid() != 0 || ::chown(weights.c_str(), 65534, 65534) != 0) {
+      GTEST_SKIP() << "only root can be another user";
+    }
+    const auto before = contents(inside);
+    const auto answer = io::in_child([&]() -> std::string {
+      if (::setuid(65534) != 0) return "root";
+      return message_of(
+          folder, [&] { save_pretrained(*other_model(), inside, {}, {.max_shard_size = most}); });
+    });
+    if (answer == "root") GTEST_SKIP() << "only root can be another user";
+    EXPECT_EQ(answer,
+              "save: model/config.json: must be a file that can be written, got \"Operation not "
+              "permitted\"");
+    EXPECT_EQ(contents(inside), before);
+  }
 }
 
 // What is in a folder's list reaches the disk too, where the user may open it.
