@@ -8,7 +8,9 @@
 include(CMakePackageConfigHelpers)
 
 set(config_folder "${CMAKE_CURRENT_BINARY_DIR}/config")
+set(MISTRAL_EXT_TORCH_FOLDER "")
 if(MISTRAL_EXT_INPLACE)
+  set(MISTRAL_EXT_TORCH_FOLDER "${TORCH_INSTALL_PREFIX}/share/cmake")
   set(config_folder "${CMAKE_CURRENT_SOURCE_DIR}/mistral_ext/share/cmake/mistral_ext")
 endif()
 set(install_config share/cmake/mistral_ext)

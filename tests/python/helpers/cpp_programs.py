@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import mistral_ext
 
@@ -33,8 +32,7 @@ def tool(name: str) -> str:
 def build(source: str, folder: Path, prefix: str | Path = mistral_ext.cmake_prefix_path) -> Path:
     """The program of a folder of this repository, built in `folder`: it has the folder's name."""
     options = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}"]
-    # In a checkout torch does not lie beside mistral_ext.
-    options.append(f"-DCMAKE_PREFIX_PATH={prefix};{torch.utils.cmake_prefix_path}")
+    options.append(f"-DCMAKE_PREFIX_PATH={prefix}")  # which knows where torch is
     if ccache := shutil.which("ccache"):
         options.append(f"-DCMAKE_CXX_COMPILER_LAUNCHER={ccache}")
     run(tool("cmake"), "-S", ROOT / source, "-B", folder, *options)
