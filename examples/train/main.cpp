@@ -12,6 +12,7 @@
 #include <iomanip>
 #include <iostream>
 #include <iterator>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -39,31 +40,27 @@ std::vector<int64_t> read_ids(const std::filesystem::path& path,
 void save(const mistral_ext::models::MistralForCausalLM& model,
           const std::filesystem::path& folder,
           const std::filesystem::path& output) {
-  mistral_ext::ConfigMap more;
-  if (std::filesystem::exists(folder / "config.json")) {
-    const auto config = mistral_ext::io::read_config_file(folder / "config.json");
-    for (const char* name : {"bos_token_id", "eos_token_id", "pad_token_id", "use_cache"}) {
-      if (config.contains(name)) more[name] = config.at(name);
-    }
-  }
   mistral_ext::models::SaveOptions options;
   const char* generation = "generation_config.json";
   if (std::filesystem::exists(folder / generation)) {
     options.generation_config = mistral_ext::io::read_config_file(folder / generation);
   }
-  mistral_ext::models::save_pretrained(model, output, more, options);
+  mistral_ext::models::save_pretrained(model, output, /*more=*/{}, options);
   if (std::filesystem::equivalent(folder, output)) return;
   // One that is there is another model's.
   if (!options.generation_config) std::filesystem::remove(output / generation);
-  for (const char* name : {"tokenizer.json",
-                           "tokenizer_config.json",
-                           "special_tokens_map.json",
-                           "chat_template.jinja",
-                           "tokenizer.model",
-                           "tekken.json"}) {
-    if (std::filesystem::exists(folder / name)) {
+  const std::set<std::string> tokenizer = {"tokenizer.json",
+                                           "tokenizer_config.json",
+                                           "special_tokens_map.json",
+                                           "chat_template.jinja",
+                                           "tekken.json"};
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    const auto name = entry.path().filename().string();
+    // Also tokenizer.model.v3 and the like.
+    const bool is_of_it = tokenizer.contains(name) || name.starts_with("tokenizer.model");
+    if (is_of_it && entry.is_regular_file()) {
       std::filesystem::copy_file(
-          folder / name, output / name, std::filesystem::copy_options::overwrite_existing);
+          entry.path(), output / name, std::filesystem::copy_options::overwrite_existing);
     }
   }
 }

@@ -40,6 +40,9 @@ class Prepacked:
             del tensors["lm_head.weight"]
         fields = self.config.to_diff_dict()
         fields["architectures"] = [type(self).__name__]
+        if self.config.model_type == "mistral":
+            # This class does not read them; who loads the file would take it for Ministral's.
+            fields.pop("layer_types", None)
         fields["dtype"] = str(embedding.dtype).removeprefix("torch.")
         if self.generation_config is not None:
             self.generation_config.validate(

@@ -34,6 +34,11 @@ const TensorInfo* ShardedSafetensors::find(const std::string& name) const {
   return found == shard_of_.end() ? nullptr : found->second->find(name);
 }
 
+const std::string& ShardedSafetensors::label_of(const std::string& name) const {
+  const auto found = shard_of_.find(name);
+  return found == shard_of_.end() ? label_ : found->second->label();
+}
+
 const SafetensorsFile& ShardedSafetensors::shard_of(const std::string& name) const {
   const auto found = shard_of_.find(name);
   MISTRAL_EXT_CHECK(found != shard_of_.end(),

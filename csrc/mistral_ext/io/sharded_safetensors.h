@@ -8,7 +8,7 @@
 
 namespace mistral_ext::io {
 
-// A checkpoint in several safetensors files beside an index, model.safetensors.index.json, that
+// A checkpoint in several safetensors files beside an index, <name>.safetensors.index.json, that
 // says which tensor is in which. Every file is opened and its header checked here. The index is
 // untrusted: a file is a plain name in the index's own folder. Throws ValueError naming the file
 // and the tensor.
@@ -18,6 +18,7 @@ class ShardedSafetensors : public TensorSource {
 
   std::vector<std::string> names() const override;
   const TensorInfo* find(const std::string& name) const override;
+  const std::string& label_of(const std::string& name) const override;
   at::Tensor tensor(const std::string& name) const override;
   void read(const std::string& name,
             const at::Tensor& result,

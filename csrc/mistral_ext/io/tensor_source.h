@@ -33,6 +33,10 @@ class TensorSource {
   // Null where there is no such tensor.
   virtual const TensorInfo* find(const std::string& name) const = 0;
 
+  // "load: <path>", what messages about a tensor begin with: the path of the file that holds it, or
+  // for one that is not there, of what says which are.
+  virtual const std::string& label_of(const std::string& /*name*/) const { return source_label(); }
+
   // The tensor as stored, on the CPU, sharing the source's memory where its elements are aligned.
   // Updates in place reach no file, and other tensors of the same name share them. The memory lives
   // as long as a tensor does. Throws ValueError where there is no such tensor.

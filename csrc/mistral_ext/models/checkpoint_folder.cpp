@@ -11,6 +11,7 @@
 #include "mistral_ext/io/safetensors_file.h"
 #include "mistral_ext/io/sharded_safetensors.h"
 #include "mistral_ext/models/mistral_format.h"
+#include "mistral_ext/models/stored_config.h"
 
 namespace mistral_ext::models {
 namespace {
@@ -41,7 +42,11 @@ void read_config(const fs::path& folder, CheckpointFolder& checkpoint) {
   const auto path = folder / (is_hugging_face ? "config.json" : "params.json");
   const auto map = io::read_config_file(path);
   try {
-    checkpoint.config = is_hugging_face ? MistralConfig::from_map(map) : config_of_params(map);
+    checkpoint.config = is_hugging_face ? config_of_stored(map) : config_of_params(map);
+    // The tokenizers of Mistral's format, of which params.json says nothing, all have these.
+    checkpoint.extra_config =
+        is_hugging_face ? extra_fields(map)
+                        : ConfigMap{{"bos_token_id", {int64_t{1}}}, {"eos_token_id", {int64_t{2}}}};
     const ConfigReader reader(map, "config");
     checkpoint.dtype = read_dtype(reader);
     MISTRAL_EXT_CHECK(reader.map("quantization_config") == nullptr,
@@ -63,20 +68,25 @@ CheckpointFolder open_checkpoint(const fs::path& folder) {
                     checkpoint.label,
                     io::is_there(folder) ? "something else" : "none");
   read_config(folder, checkpoint);
-  if (io::is_there(folder / "model.safetensors")) {
-    checkpoint.tensors = std::make_unique<io::SafetensorsFile>(folder / "model.safetensors");
-  } else if (io::is_there(folder / "model.safetensors.index.json")) {
-    checkpoint.tensors =
-        std::make_unique<io::ShardedSafetensors>(folder / "model.safetensors.index.json");
-  } else {
-    MISTRAL_EXT_CHECK(io::is_there(folder / "consolidated.safetensors"),
-                      "{}: must hold model.safetensors, model.safetensors.index.json or "
-                      "consolidated.safetensors, got none of them",
-                      checkpoint.label);
-    checkpoint.tensors = std::make_unique<io::SafetensorsFile>(folder / "consolidated.safetensors");
-    checkpoint.is_mistral_format = true;
+  for (const std::string name : {"model", "consolidated"}) {
+    const auto whole = folder / (name + ".safetensors");
+    const auto index = folder / (name + ".safetensors.index.json");
+    checkpoint.is_mistral_format = name == "consolidated";
+    if (io::is_there(whole)) {
+      checkpoint.tensors = std::make_unique<io::SafetensorsFile>(whole);
+      return checkpoint;
+    }
+    if (io::is_there(index)) {
+      checkpoint.tensors = std::make_unique<io::ShardedSafetensors>(index);
+      return checkpoint;
+    }
   }
-  return checkpoint;
+  MISTRAL_EXT_CHECK(false,
+                    "{}: must hold model.safetensors, model.safetensors.index.json, "
+                    "consolidated.safetensors or consolidated.safetensors.index.json, got none of "
+                    "them",
+                    checkpoint.label);
+  throw std::logic_error("unreachable");
 }
 
 }  // namespace mistral_ext::models

@@ -2,16 +2,23 @@
 
 #include <ATen/ops/equal.h>
 #include <c10/core/InferenceMode.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
+#include <array>
 #include <map>
 #include <set>
+#include <span>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "mistral_ext/core/check.h"
 #include "mistral_ext/io/printable.h"
 #include "mistral_ext/models/checkpoint_folder.h"
 #include "mistral_ext/models/load.h"
 #include "mistral_ext/models/mistral_format.h"
+#include "mistral_ext/models/parameter_shapes.h"
 
 namespace mistral_ext::models {
 namespace {
@@ -30,14 +37,14 @@ class Loader {
     for (int64_t i = 0; i < checkpoint_.config.num_hidden_layers; ++i) {
       find(fmt::format("model.layers.{}.input_layernorm.weight", i));
     }
-    auto model = make_model();
-    const auto modules = weighted_modules(*model);
-    const auto sources = find_sources(modules);
+    const auto sources = find_sources();
     check_unexpected(sources);
+    auto model = make_model();
     io::StateDict state;
     for (const auto& [name, source] : sources) state.emplace(name, read(name, source));
     drop_equal_head(state);
     load_parameters(*model, state);
+    model->set_extra_config(checkpoint_.extra_config);
     return model;
   }
 
@@ -58,8 +65,13 @@ class Loader {
 
   const io::TensorInfo& find(const std::string& name) const {
     const auto* info = checkpoint_.tensors->find(stored_name(name));
-    MISTRAL_EXT_CHECK(info != nullptr, "{}: {} is missing", checkpoint_.label, stored_name(name));
+    MISTRAL_EXT_CHECK(info != nullptr, "{}: {} is missing", label_of(name), stored_name(name));
     return *info;
+  }
+
+  // With the file that has the tensor, or should.
+  const std::string& label_of(const std::string& name) const {
+    return checkpoint_.tensors->label_of(stored_name(name));
   }
 
   bool has(const std::string& name) const {
@@ -82,26 +94,25 @@ class Loader {
 
   // The stored tensor of each parameter; of the head and the embedding, where they are tied, those
   // that are there.
-  std::map<std::string, std::string> find_sources(
-      const std::map<std::string, layers::WeightedModule*>& modules) const {
+  std::map<std::string, std::string> find_sources() const {
     const bool tied = checkpoint_.config.tie_word_embeddings;
     std::map<std::string, std::string> sources;
-    for (const auto& [name, module] : modules) {
+    for (const auto& [name, shape] : parameter_shapes(checkpoint_.config)) {
       if (tied && name == kHead && !has(name)) continue;
       if (tied && name == kEmbedding && !has(name) && has(kHead)) {
         sources.emplace(name, stored_name(kHead));
         continue;
       }
       const auto& info = find(name);
-      MISTRAL_EXT_CHECK(at::IntArrayRef(info.shape) == module->shape(),
+      MISTRAL_EXT_CHECK(info.shape == shape,
                         "{}: {} must have shape {}, got {}",
-                        checkpoint_.label,
+                        label_of(name),
                         stored_name(name),
-                        c10::str(module->shape()),
+                        c10::str(at::IntArrayRef(shape)),
                         c10::str(at::IntArrayRef(info.shape)));
       MISTRAL_EXT_CHECK(at::isFloatingType(info.dtype),
                         "{}: {} must be floating point, got {}",
-                        checkpoint_.label,
+                        label_of(name),
                         stored_name(name),
                         c10::toString(info.dtype));
       sources.emplace(name, stored_name(name));
@@ -109,17 +120,41 @@ class Loader {
     return sources;
   }
 
+  // A tensor of a part that this model does not have, such as a vision tower, is left alone with a
+  // warning. One of a part that it does have is refused: a bias, the scales of a quantisation or a
+  // further layer are there to be computed with, and without them it is another model.
   void check_unexpected(const std::map<std::string, std::string>& sources) const {
     std::set<std::string> used;
     for (const auto& [name, source] : sources) used.insert(source);
+    std::vector<std::string> ignored;
     for (const auto& name : checkpoint_.tensors->names()) {
       // Older checkpoints hold what the configuration says again.
-      const bool is_derived = name.ends_with(".rotary_emb.inv_freq");
-      MISTRAL_EXT_CHECK(is_derived || used.contains(name),
+      if (used.contains(name) || name.ends_with(".rotary_emb.inv_freq")) continue;
+      MISTRAL_EXT_CHECK(!is_of_a_module(name),
                         "{}: {} is not a parameter of this model",
-                        checkpoint_.label,
+                        checkpoint_.tensors->label_of(name),
                         io::printable(name));
+      ignored.push_back(io::printable(name));
     }
+    if (ignored.empty()) return;
+    constexpr size_t kNamed = 3;
+    const auto some = std::span(ignored).first(std::min(ignored.size(), kNamed));
+    TORCH_WARN(checkpoint_.label,
+               ": ",
+               ignored.size(),
+               " tensors belong to no part of this model and are ignored: ",
+               fmt::format("{}", fmt::join(some, ", ")),
+               ignored.size() > kNamed ? ", ..." : "");
+  }
+
+  // Whether a stored tensor is of the embedding, a layer, the last norm or the head.
+  bool is_of_a_module(const std::string& name) const {
+    constexpr std::array<std::string_view, 4> kOurs = {
+        "model.embed_tokens.", "model.layers.", "model.norm.", "lm_head."};
+    constexpr std::array<std::string_view, 4> kMistrals = {
+        "tok_embeddings.", "layers.", "norm.", "output."};
+    return std::ranges::any_of(checkpoint_.is_mistral_format ? kMistrals : kOurs,
+                               [&](std::string_view part) { return name.starts_with(part); });
   }
 
   at::Tensor read(const std::string& name, const std::string& source) const {

@@ -18,7 +18,9 @@ struct LoadOptions {
 
 // Loads a folder that save_pretrained wrote, Hugging Face's or ours: config.json with
 // model.safetensors, or with several files and model.safetensors.index.json. Also Mistral's own
-// format, params.json with consolidated.safetensors.
+// format, params.json with consolidated.safetensors, or with several files and
+// consolidated.safetensors.index.json. The model's class is the one that transformers'
+// AutoModelForCausalLM takes.
 //
 // Tensors that are stored as they are asked for, on the CPU, are not read but mapped: the file's
 // pages come into memory when they are first used, are shared with other processes, and are copied
@@ -27,7 +29,9 @@ struct LoadOptions {
 //
 // The parameters require no gradients unless options say so. With tied embeddings the head is the
 // embedding, unless the folder has another one. Throws ValueError that names the file, and the
-// field or the tensor which is missing, of no use to the model, or of another shape.
+// field or the tensor which is missing, of another shape, or of a part of the model that has no
+// such tensor. Tensors of parts that the model does not have, such as a vision tower, stay
+// untouched, with a warning.
 std::shared_ptr<MistralForCausalLM> load_pretrained(const std::filesystem::path& folder,
                                                     const LoadOptions& options = {});
 

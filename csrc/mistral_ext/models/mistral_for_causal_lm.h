@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <optional>
+#include <utility>
 #include <variant>
 
 #include "mistral_ext/models/mistral_model.h"
@@ -60,10 +61,16 @@ class MistralForCausalLM : public torch::nn::Module {
   MistralModel& model() { return *model_; }
   TokenStepsPool& token_steps() { return token_steps_; }
 
+  // Fields of the configuration file from which the model was loaded that mean nothing to it, such
+  // as eos_token_id. Saving writes them again.
+  const ConfigMap& extra_config() const { return extra_config_; }
+  void set_extra_config(ConfigMap fields) { extra_config_ = std::move(fields); }
+
  private:
   std::shared_ptr<MistralModel> model_;
   std::shared_ptr<layers::Linear> lm_head_;
   TokenStepsPool token_steps_;
+  ConfigMap extra_config_;
 };
 
 }  // namespace mistral_ext::models

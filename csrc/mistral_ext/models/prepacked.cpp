@@ -12,6 +12,7 @@
 #include "mistral_ext/models/load.h"
 #include "mistral_ext/models/parameter_shapes.h"
 #include "mistral_ext/models/saved_config.h"
+#include "mistral_ext/models/stored_config.h"
 
 namespace mistral_ext::models {
 namespace {
@@ -22,7 +23,7 @@ constexpr const char* kHead = "lm_head.weight";
 
 MistralConfig read_config(const ConfigMap& map, const std::string& label) {
   try {
-    return MistralConfig::from_map(map);
+    return config_of_stored(map);
   } catch (const c10::ValueError& error) {
     MISTRAL_EXT_CHECK(false, "{}: {}", label, error.what_without_backtrace());
     throw;
@@ -119,6 +120,7 @@ PrepackedWeights read_prepacked(const fs::path& folder, const PrepackedOptions& 
   PrepackedWeights weights;
   weights.config_text = file.config_text();
   weights.config = read_config(file.config(), file.label());
+  weights.extra_config = extra_fields(file.config());
   const auto used =
       check_tensors(weights.config, file.names(), file.label(), [&](const std::string& name) {
         return file.find(name);
@@ -146,6 +148,7 @@ std::shared_ptr<MistralForCausalLM> load_prepacked(const fs::path& folder,
   try {
     auto model = std::make_shared<MistralForCausalLM>(weights.config);
     load_parameters(*model, weights.tensors);
+    model->set_extra_config(weights.extra_config);
     for (auto& parameter : model->parameters()) parameter.requires_grad_(options.requires_grad);
     return model;
   } catch (const c10::ValueError& error) {

@@ -29,6 +29,7 @@ struct PrepackedOptions {
 struct PrepackedWeights {
   std::string config_text;  // JSON
   MistralConfig config;
+  ConfigMap extra_config;  // see MistralForCausalLM::extra_config
   // By Hugging Face's names; a head that is the embedding is absent. On the CPU, in the file's own
   // dtype, its mapping.
   io::StateDict tensors;

@@ -38,6 +38,7 @@ ConfigMap config_to_save(const MistralForCausalLM& model, const ConfigMap& more)
       break;
   }
   for (const auto& [key, value] : more) config.try_emplace(key, value);
+  for (const auto& [key, value] : model.extra_config()) config.try_emplace(key, value);
   return config;
 }
 

@@ -9,7 +9,8 @@ namespace mistral_ext::models {
 
 // What both ways of saving a model have in common.
 
-// The fields of its config.json: the model's, and those of `more` that are not among them.
+// The fields of its config.json: the model's, those of `more` that are not among them, and those of
+// its extra_config that are in neither.
 ConfigMap config_to_save(const MistralForCausalLM& model, const ConfigMap& more);
 
 // Its tensors by name. A head that is the embedding's tensor is left out where the configuration

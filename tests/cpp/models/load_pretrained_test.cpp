@@ -1,18 +1,23 @@
 #include "mistral_ext/models/load_pretrained.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <torch/torch.h>
 
 #include <csignal>
 #include <functional>
+#include <string>
+#include <vector>
 
 #include "io/temporary_folder.h"
 #include "mistral_ext/io/config_file.h"
 #include "mistral_ext/io/json.h"
 #include "mistral_ext/io/safetensors_file.h"
 #include "mistral_ext/io/write_safetensors.h"
+#include "mistral_ext/models/prepacked.h"
 #include "mistral_ext/models/save_pretrained.h"
+#include "mistral_ext/models/saved_config.h"
 #include "models/tiny_model.h"
 
 namespace mistral_ext::models {
@@ -60,6 +65,35 @@ TEST(LoadPretrained, WhatWasSavedComesBack) {
   }
 }
 
+TEST(SavePretrained, FieldsOfTheLoadedConfigurationAreWrittenAgain) {
+  const TemporaryFolder folder;
+  const auto path = folder.path() / "config.json";
+  save_pretrained(*tiny_model(), folder.path());
+  auto fields = io::read_config_file(path);
+  const auto theta = fields.at("rope_parameters");
+  fields["eos_token_id"] = {ConfigList{{int64_t{2}}, {int64_t{7}}}};
+  fields["bos_token_id"] = {int64_t{1}};
+  fields["initializer_range"] = {0.02};
+  // What the model has in another form, or a new folder does not have.
+  fields.erase("rope_parameters");
+  fields["rope_theta"] = {1e4};
+  fields["torch_dtype"] = {"float32"};
+  fields["auto_map"] = {ConfigMap{{"AutoConfig", {"own.Config"}}}};
+  folder.write("config.json", io::to_json(fields, "test"));
+  save_prepacked(*load_pretrained(folder.path()), folder.path() / "prepacked");
+  for (const auto& model :
+       {load_pretrained(folder.path()), load_prepacked(folder.path() / "prepacked")}) {
+    const ConfigMap more = {{"bos_token_id", {int64_t{5}}}, {"hidden_size", {int64_t{1}}}};
+    save_pretrained(*model, folder.path() / "again", more);
+    auto expected = fields;
+    for (const auto* name : {"rope_theta", "torch_dtype", "auto_map"}) expected.erase(name);
+    expected["rope_parameters"] = theta;
+    expected["bos_token_id"] = {int64_t{5}};
+    EXPECT_EQ(io::to_json(io::read_config_file(folder.path() / "again" / "config.json"), "test"),
+              io::to_json(expected, "test"));
+  }
+}
+
 TEST(LoadPretrained, ATiedHeadIsTheEmbeddingAndIsNotSaved) {
   const TemporaryFolder folder;
   auto config = tiny_config();
@@ -79,15 +113,21 @@ TEST(LoadPretrained, ATiedHeadIsTheEmbeddingAndIsNotSaved) {
 TEST(LoadPretrained, ATensorThatIsMissingOrUnknownOrOfAnotherShapeIsNamed) {
   const std::string norm = "model.layers.1.input_layernorm.weight";
   EXPECT_EQ(message_with([&](auto& state) { state.erase(norm); }),
-            "load: .: " + norm + " is missing");
+            "load: ./model.safetensors: " + norm + " is missing");
   EXPECT_EQ(message_with([](auto& state) { state.erase("lm_head.weight"); }),
-            "load: .: lm_head.weight is missing");
-  EXPECT_EQ(message_with([](auto& state) { state["more.weight"] = torch::ones(1); }),
-            "load: .: more.weight is not a parameter of this model");
+            "load: ./model.safetensors: lm_head.weight is missing");
+  for (const auto* name : {"model.norm.bias",
+                           "lm_head.weight_scale",
+                           "model.embed_tokens.weight.absmax",
+                           "model.layers.0.self_attn.q_proj.bias",
+                           "model.layers.2.input_layernorm.weight"}) {
+    EXPECT_EQ(message_with([&](auto& state) { state[name] = torch::ones(1); }),
+              fmt::format("load: ./model.safetensors: {} is not a parameter of this model", name));
+  }
   EXPECT_EQ(message_with([&](auto& state) { state[norm] = torch::ones(47); }),
-            "load: .: " + norm + " must have shape [48], got [47]");
+            "load: ./model.safetensors: " + norm + " must have shape [48], got [47]");
   EXPECT_EQ(message_with([&](auto& state) { state[norm] = torch::ones(48, at::kLong); }),
-            "load: .: " + norm + " must be floating point, got Long");
+            "load: ./model.safetensors: " + norm + " must be floating point, got Long");
   EXPECT_EQ(message_with([](auto& state) {
               state["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch::ones(8);
             }),
@@ -98,11 +138,12 @@ TEST(LoadPretrained, ATensorThatIsMissingOrUnknownOrOfAnotherShapeIsNamed) {
 
 TEST(LoadPretrained, AConfigurationThatDoesNotFitIsNamedWithItsFile) {
   EXPECT_EQ(message_with_config("num_hidden_layers", {int64_t{3}}),
-            "load: .: model.layers.2.input_layernorm.weight is missing");
+            "load: ./model.safetensors: model.layers.2.input_layernorm.weight is missing");
   EXPECT_EQ(message_with_config("num_hidden_layers", {int64_t{1}}),
-            "load: .: model.layers.1.input_layernorm.weight is not a parameter of this model");
+            "load: ./model.safetensors: model.layers.1.input_layernorm.weight is not a parameter "
+            "of this model");
   EXPECT_EQ(message_with_config("num_hidden_layers", {int64_t{9'999}}),
-            "load: .: model.layers.2.input_layernorm.weight is missing");
+            "load: ./model.safetensors: model.layers.2.input_layernorm.weight is missing");
   EXPECT_EQ(message_with_config("hidden_size", {"wide"}),
             "load: ./config.json: config: hidden_size must be an integer, got \"wide\"");
   EXPECT_EQ(message_with_config("hidden_act", {"gelu"}),
@@ -112,6 +153,84 @@ TEST(LoadPretrained, AConfigurationThatDoesNotFitIsNamedWithItsFile) {
             "int8");
   EXPECT_EQ(message_with_config("quantization_config", {ConfigMap()}),
             "load: ./config.json: config: quantization_config must be absent, got one");
+}
+
+TEST(LoadPretrained, SizesBeyondTheFilesAreNamedBeforeAModelIsMade) {
+  EXPECT_EQ(message_with_config("vocab_size", {int64_t{1} << 40}),
+            "load: ./model.safetensors: model.embed_tokens.weight must have shape [1099511627776, "
+            "48], got [61, 48]");
+  EXPECT_EQ(message_with_config("vocab_size", {int64_t{1} << 62}),
+            "load: ./config.json: config: vocab_size * hidden_size must be at most "
+            "72057594037927936, got 4611686018427387904 * 48");
+  EXPECT_EQ(message_with_config("head_dim", {int64_t{1} << 32}),
+            "load: ./model.safetensors: model.layers.0.self_attn.q_proj.weight must have shape "
+            "[17179869184, 48], got [64, 48]");
+}
+
+TEST(LoadPretrained, ErrorsNameTheFileOfSeveral) {
+  const TemporaryFolder folder;
+  const auto config = tiny_config();
+  save_pretrained(*tiny_model(config), folder.path(), {}, {.max_shard_size = 16'000});
+  const auto message = [&](const std::string& key, int64_t value) {
+    auto fields = io::read_config_file(folder.path() / "config.json");
+    fields[key] = {value};
+    folder.write("config.json", io::to_json(fields, "test"));
+    const auto said = message_of(folder, [&] { load_pretrained(folder.path() / "."); });
+    fields = config.to_map();
+    folder.write("config.json", io::to_json(fields, "test"));
+    return said;
+  };
+  EXPECT_EQ(message("num_hidden_layers", 3),
+            "load: ./model.safetensors.index.json: model.layers.2.input_layernorm.weight is "
+            "missing");
+  const auto shape = message("vocab_size", 62);
+  EXPECT_TRUE(shape.starts_with("load: ./model-00001-of-0") &&
+              shape.ends_with(".safetensors: model.embed_tokens.weight must have shape [62, 48], "
+                              "got [61, 48]"))
+      << shape;
+}
+
+TEST(LoadPretrained, TensorsOfOtherPartsStayUntouchedWithAWarning) {
+  class Heard : public c10::WarningHandler {
+   public:
+    void process(const c10::Warning& warning) override { said.push_back(warning.msg()); }
+    std::vector<std::string> said;
+  };
+  Heard heard;
+  const c10::WarningUtils::WarningHandlerGuard guard(&heard);
+  EXPECT_EQ(message_with([](auto& state) {
+              for (const auto* name : {"a", "b.weight", "model.vision_tower.x", "z"}) {
+                state[name] = torch::ones(1, at::kLong);
+              }
+            }),
+            "no error");
+  ASSERT_EQ(heard.said.size(), 1);
+  EXPECT_TRUE(
+      heard.said[0].ends_with(": 4 tensors belong to no part of this model and are "
+                              "ignored: a, b.weight, model.vision_tower.x, ..."))
+      << heard.said[0];
+  heard.said.clear();
+  EXPECT_EQ(message_with([](auto&) {}), "no error");
+  EXPECT_TRUE(heard.said.empty());
+}
+
+// As transformers' AutoConfig has it, which makes Ministral's class of them.
+TEST(LoadPretrained, AMistralFolderWithLayerTypesIsMinistrals) {
+  const TemporaryFolder folder;
+  const auto model = tiny_model(tiny_config(8));
+  save_pretrained(*model, folder.path());
+  auto fields = io::read_config_file(folder.path() / "config.json");
+  fields["layer_types"] = {ConfigList{{"full_attention"}, {"sliding_attention"}}};
+  folder.write("config.json", io::to_json(fields, "test"));
+  save_prepacked(fields, tensors_to_save(*model), folder.path());
+  for (const auto& loaded : {load_pretrained(folder.path()), load_prepacked(folder.path())}) {
+    EXPECT_EQ(loaded->config().model_type, "ministral");
+    EXPECT_EQ(loaded->config().layer_windows, (std::vector<int64_t>{0, 8}));
+  }
+  fields["layer_types"] = {nullptr};
+  folder.write("config.json", io::to_json(fields, "test"));
+  EXPECT_EQ(load_pretrained(folder.path())->config().model_type, "ministral");
+  EXPECT_EQ(load_pretrained(folder.path())->config().layer_windows, (std::vector<int64_t>{8, 8}));
 }
 
 TEST(LoadPretrained, AFolderWithoutAModelIsNamed) {
@@ -127,8 +246,8 @@ TEST(LoadPretrained, AFolderWithoutAModelIsNamed) {
   save_pretrained(*tiny_model(), folder.path());
   std::filesystem::remove(folder.path() / "model.safetensors");
   EXPECT_EQ(message("."),
-            "load: .: must hold model.safetensors, model.safetensors.index.json or "
-            "consolidated.safetensors, got none of them");
+            "load: .: must hold model.safetensors, model.safetensors.index.json, "
+            "consolidated.safetensors or consolidated.safetensors.index.json, got none of them");
 }
 
 TEST(SavePretrained, AFullDiskLeavesTheOldFilesAndNothingElse) {

@@ -72,7 +72,7 @@ TEST(Promises, LayersThatAreNotThere) {
   auto config = tiny_map("num_hidden_layers", 10'000);
   config["dtype"] = {"float32"};
   EXPECT_EQ(message(config, safetensors_bytes(last, "1")),
-            "load: .: model.layers.0.input_layernorm.weight is missing");
+            "load: ./model.safetensors: model.layers.0.input_layernorm.weight is missing");
   config["num_hidden_layers"] = {int64_t{1} << 60};
   EXPECT_EQ(message(config, safetensors_bytes(last, "1")),
             "load: ./config.json: config: num_hidden_layers must be at most 10000, got "
@@ -84,7 +84,8 @@ TEST(Promises, WeightsThatAreNotThere) {
     auto config = tiny_map(key, int64_t{1} << 40);
     config["dtype"] = {"float32"};
     const auto text = message(config, safetensors_bytes("{}"));
-    EXPECT_EQ(text, "load: .: model.layers.0.input_layernorm.weight is missing") << key;
+    EXPECT_EQ(text, "load: ./model.safetensors: model.layers.0.input_layernorm.weight is missing")
+        << key;
   }
 }
 

@@ -53,6 +53,23 @@ def attributes(module: nn.Module) -> dict:
     return found
 
 
+def test_mistrals_class_ignores_layer_types_wherever_it_is_saved(tmp_path):
+    small_model("window").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["layer_types"] = ["full_attention", "sliding_attention", "full_attention"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = mistral_ext.MistralForCausalLM.from_pretrained(tmp_path)
+    model.save_prepacked(tmp_path)
+    again = mistral_ext.MistralForCausalLM.load_prepacked(tmp_path)
+    in_cpp = _C.load_prepacked(tmp_path)
+    ids = random_ids(2, 40)
+    with torch.no_grad(), mistral_ext.use_path("native"):
+        expected = transformers.MistralForCausalLM.from_pretrained(tmp_path)(ids).logits
+        for logits in (model(ids).logits, again(ids).logits, in_cpp.forward(input_ids=ids)[0]):
+            # Sums are made in another order than Hugging Face's; relative to the logits' scale.
+            torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4 * expected.abs().max())
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_module_is_what_from_pretrained_makes(name, tmp_path):
     model = saved(tmp_path / "prepacked", name, dtype=torch.bfloat16)

@@ -66,6 +66,63 @@ def test_fields_of_older_configurations_are_read(tmp_path):
     assert _C.load_pretrained(tmp_path).state_dict()["model.norm.weight"].dtype == torch.bfloat16
 
 
+def change_config(folder: Path, **fields) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | fields))
+
+
+@pytest.mark.parametrize(
+    "types", [["full_attention", "sliding_attention", "full_attention"], None], ids=str
+)
+def test_a_mistral_with_layer_types_is_what_transformers_auto_class_makes_of_it(types, tmp_path):
+    hf_model = small_model("window")
+    assert hf_model.config.num_hidden_layers == 3
+    hf_model.save_pretrained(tmp_path)
+    change_config(tmp_path, layer_types=types)
+    expected = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path, attn_implementation="eager"
+    )
+    assert type(expected) is transformers.MinistralForCausalLM
+    loaded = _C.load_pretrained(tmp_path)
+    assert_same_logits(loaded, expected)
+    _C.save_pretrained(loaded, tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert saved["model_type"] == "ministral"
+    assert saved["layer_types"] == expected.config.layer_types
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rope_scaling": {"type": "linear", "factor": 4.0}, "rope_theta": 100.0},
+        {"rope_scaling": {"rope_type": "linear", "factor": 4.0, "rope_theta": 50.0}},
+        {"rope_scaling": {}},
+        {"rope_scaling": None},
+    ],
+    ids=str,
+)
+def test_of_two_rope_fields_the_one_counts_that_counts_for_transformers(fields, tmp_path):
+    small_model().save_pretrained(tmp_path)
+    change_config(tmp_path, **fields)
+    expected = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert_same_logits(_C.load_pretrained(tmp_path), expected)
+
+
+@pytest.mark.parametrize("at_the_top", [{}, {"original_max_position_embeddings": 8}], ids=str)
+@pytest.mark.parametrize("rope_type", ["yarn", "yarn_of_lengths", "llama3"])
+def test_lengths_of_a_rope_are_those_of_transformers(rope_type, at_the_top, tmp_path):
+    rope = {"rope_theta": 100.0, "factor": 4.0, "original_max_position_embeddings": 16}
+    if rope_type == "yarn_of_lengths":
+        rope |= {"factor": None}
+    if rope_type == "llama3":
+        rope |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    rope["rope_type"] = rope_type.split("_")[0]
+    small_model().save_pretrained(tmp_path)
+    change_config(tmp_path, rope_parameters=rope, max_position_embeddings=128, **at_the_top)
+    expected = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert_same_logits(_C.load_pretrained(tmp_path), expected)
+
+
 def test_a_stored_head_that_differs_is_not_tied(tmp_path):
     hf_model = small_model("tied")
     hf_model.save_pretrained(tmp_path)
@@ -119,6 +176,22 @@ def test_what_is_saved_in_cpp_transformers_loads(name, tmp_path):
     assert_same_logits(_C.load_pretrained(tmp_path / "ours"), hf_model)
 
 
+def test_what_is_saved_in_cpp_ends_where_the_loaded_folder_says(tmp_path):
+    hf_model = small_model()
+    hf_model.config.update({"bos_token_id": 5, "eos_token_id": [7, 9], "use_cache": False})
+    hf_model.config.save_pretrained(tmp_path / "theirs")
+    hf_model.save_pretrained(tmp_path / "theirs")
+    _C.save_pretrained(_C.load_pretrained(tmp_path / "theirs"), tmp_path / "ours")
+    theirs, ours = (
+        transformers.AutoConfig.from_pretrained(tmp_path / side).to_dict()
+        for side in ("theirs", "ours")
+    )
+    for fields in (theirs, ours):
+        fields.pop("_name_or_path", None)
+    assert ours == theirs
+    assert ours["eos_token_id"] == [7, 9]
+
+
 @pytest.mark.parametrize("name", ["gqa", "tied"])
 def test_what_is_saved_in_several_files_transformers_loads(name, tmp_path):
     hf_model = small_model(name)
@@ -160,6 +233,41 @@ def test_updates_in_place_stay_out_of_the_file(tmp_path):
         weight.add_(1)
     assert (tmp_path / "model.safetensors").read_bytes() == before
     assert_same_logits(_C.load_pretrained(tmp_path), hf_model)
+
+
+def split_mistral_format(folder: Path) -> None:
+    """consolidated.safetensors as two files and their index."""
+    whole = folder / "consolidated.safetensors"
+    weights = load_file(whole)
+    names = sorted(weights)
+    index = {}
+    for i, part in enumerate((names[::2], names[1::2])):
+        file = f"consolidated-0000{i + 1}-of-00002.safetensors"
+        save_file({name: weights[name] for name in part}, folder / file)
+        index |= dict.fromkeys(part, file)
+    whole.unlink()
+    (folder / "consolidated.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+
+
+@pytest.mark.parametrize("name", ["gqa", "tied"])
+def test_mistrals_own_format_loads_from_several_files(name, tmp_path):
+    hf_model = small_model(name)
+    write_mistral_format(hf_model, tmp_path)
+    split_mistral_format(tmp_path)
+    assert_same_logits(_C.load_pretrained(tmp_path), hf_model)
+
+
+def test_tensors_of_other_parts_are_ignored_and_those_of_ours_refused(tmp_path):
+    hf_model = small_model()
+    hf_model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    more = {"vision_tower.x": torch.zeros(3, dtype=torch.uint8)}
+    save_file(weights | more, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert_same_logits(_C.load_pretrained(tmp_path), hf_model)
+    more = {"model.layers.0.mlp.up_proj.bias": torch.zeros(3)}
+    save_file(weights | more, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"up_proj.bias is not a parameter of this model"):
+        _C.load_pretrained(tmp_path)
 
 
 YARN = {"original_max_position_embeddings": 16, "factor": 4.0, "beta": 24.0, "alpha": 2.0}

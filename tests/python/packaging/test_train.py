@@ -1,6 +1,7 @@
 """examples/train, a C++ program, beside the same loop in Python with Hugging Face's class."""
 
 import json
+import shutil
 import subprocess
 
 import pytest
@@ -9,6 +10,10 @@ import transformers
 from helpers import smollm2
 from helpers.checkpoint import save_small_checkpoint
 from helpers.cpp_programs import build, run
+from helpers.mistral_files import SENTENCEPIECE
+from helpers.models import small_model
+
+from benchmarks import mistral_format
 
 STEPS, BATCH, TOKENS, RATE = 3, 2, 24, 1e-5
 
@@ -116,6 +121,18 @@ def test_what_it_saves_generates_as_what_it_was_given(own_file, tmp_path):
     assert torch.equal(*sequences)
     tokenizers = [transformers.AutoTokenizer.from_pretrained(path) for path in (folder, output)]
     assert tokenizers[0].chat_template == tokenizers[1].chat_template == "{{ messages }}"
+
+
+def test_of_mistrals_format_it_saves_the_tokenizer_and_the_end(tmp_path):
+    program = build("examples/train", tmp_path / "build")
+    mistral_format.save(small_model(), tmp_path / "source")
+    shutil.copy(SENTENCEPIECE["v3"], tmp_path / "source" / "tokenizer.model.v3")
+    (tmp_path / "text.ids").write_text("1 2 3 4")
+    output = tmp_path / "trained"
+    run(program, tmp_path / "source", tmp_path / "text.ids", output, "1", "1", "4", "0")
+    assert (output / "tokenizer.model.v3").read_bytes() == SENTENCEPIECE["v3"].read_bytes()
+    config = json.loads((output / "config.json").read_text())
+    assert (config["bos_token_id"], config["eos_token_id"]) == (1, 2)
 
 
 def test_what_it_cannot_read_is_said_in_one_line(tmp_path):
