@@ -23,7 +23,11 @@ std::optional<at::Generator> choose_generator(const GenerationConfig& config,
                       given->device().str());
   }
   if (!config.do_sample || !config.seed) return given;
-  auto seeded = at::globalContext().defaultGenerator(device).clone();
+  auto shared = at::globalContext().defaultGenerator(device);
+  auto seeded = [&] {
+    const std::lock_guard<std::mutex> lock(shared.mutex());  // other threads may draw from it
+    return shared.clone();
+  }();
   const std::lock_guard<std::mutex> lock(seeded.mutex());
   seeded.set_current_seed(*config.seed);
   return seeded;

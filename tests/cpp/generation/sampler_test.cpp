@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <chrono>
+#include <future>
 #include <limits>
+#include <mutex>
 
 namespace mistral_ext::generation {
 namespace {
@@ -130,6 +133,23 @@ TEST(Sampler, LeavesTheLogitsAsTheyAre) {
   const auto before = logits.clone();
   sampler.next_tokens(torch::randint(0, 50, {2, 4}, torch::kLong), logits, nullptr);
   EXPECT_TRUE(torch::equal(logits, before));
+}
+
+// Other threads may draw from the default generator: it is copied under its mutex alone.
+TEST(ChooseGenerator, ASeedWaitsForThoseWhoDrawFromTheDefaultGenerator) {
+  GenerationConfig config;
+  config.do_sample = true;
+  config.seed = 5;
+  auto shared = at::globalContext().defaultGenerator(at::kCPU);
+  std::future<uint64_t> seed;
+  {
+    const std::lock_guard<std::mutex> lock(shared.mutex());
+    seed = std::async(std::launch::async, [&] {
+      return choose_generator(config, std::nullopt, at::kCPU)->current_seed();
+    });
+    EXPECT_EQ(seed.wait_for(std::chrono::milliseconds(100)), std::future_status::timeout);
+  }
+  EXPECT_EQ(seed.get(), 5);
 }
 
 }  // namespace
