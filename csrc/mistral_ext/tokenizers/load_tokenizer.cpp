@@ -34,16 +34,21 @@ std::optional<fs::path> find_sentencepiece(const fs::path& folder) {
 
 }  // namespace
 
-std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& folder) {
+std::shared_ptr<const Tokenizer> find_tokenizer(const fs::path& folder) {
   const auto json = folder / "tokenizer.json";
   if (io::is_there(json)) return load_tokenizer_json(json);
   const auto tekken = folder / "tekken.json";
   if (io::is_there(tekken)) return load_tekken(tekken);
   const auto sentencepiece = find_sentencepiece(folder);
-  MISTRAL_EXT_CHECK(sentencepiece,
+  return sentencepiece ? load_sentencepiece(*sentencepiece) : nullptr;
+}
+
+std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& folder) {
+  auto tokenizer = find_tokenizer(folder);
+  MISTRAL_EXT_CHECK(tokenizer,
                     "load: {}: must have tokenizer.json, tekken.json or tokenizer.model, got none",
                     io::printable(folder.native()));
-  return load_sentencepiece(*sentencepiece);
+  return tokenizer;
 }
 
 }  // namespace mistral_ext::tokenizers

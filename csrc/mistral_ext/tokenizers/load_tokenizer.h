@@ -12,4 +12,7 @@ namespace mistral_ext::tokenizers {
 // name. Throws ValueError naming the file and what is wrong in it, or the folder where it has none.
 std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& folder);
 
+// The same; null where the folder has none of these files.
+std::shared_ptr<const Tokenizer> find_tokenizer(const std::filesystem::path& folder);
+
 }  // namespace mistral_ext::tokenizers

@@ -2,62 +2,43 @@
 
 #include <c10/util/Exception.h>
 
-#include <cmath>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "mistral_ext/core/check.h"
 #include "mistral_ext/io/json.h"
+#include "mistral_ext/tokenizers/python_json_text.h"
 
 namespace mistral_ext::tokenizers {
 namespace {
 
-std::string number(double x) {
-  if (std::isinf(x)) return x < 0 ? "-Infinity" : "Infinity";
-  auto text = fmt::format("{}", x);
-  if (text.find_first_of(".e") == std::string::npos) text += ".0";
-  return text;
-}
-
-// Whether there are so many digits in a row.
-bool has_digits(std::string_view text, int count) {
-  int row = 0;
-  for (const char c : text) {
-    row = c >= '0' && c <= '9' ? row + 1 : 0;
-    if (row == count) return true;
-  }
-  return false;
-}
-
 class Writer : public io::JsonEvents {
  public:
-  void begin_object() override { open_.push_back({true, {}, {}}); }
-  void begin_array() override { open_.push_back({false, {}, {}}); }
+  // numbers: what is written for each, in the text's order.
+  explicit Writer(std::vector<std::string> numbers) : numbers_(std::move(numbers)) {}
+
+  void begin_object() override { open_.emplace_back().is_object = true; }
+  void begin_array() override { open_.emplace_back().is_object = false; }
   void end_object() override { end(); }
   void end_array() override { end(); }
   void key(std::string name) override { open_.back().key = python_json_string(name); }
   void scalar(io::JsonScalar value) override {
-    struct Text {
-      std::string operator()(std::nullptr_t) const { return "null"; }
-      std::string operator()(bool x) const { return x ? "true" : "false"; }
-      std::string operator()(int64_t x) const { return std::to_string(x); }
-      std::string operator()(const std::string& x) const { return python_json_string(x); }
-      std::string operator()(double x) const { return number(x); }
-    };
-    // Which of the two it was, and all its digits, are lost.
-    const auto* x = std::get_if<double>(&value);
-    too_large_ = too_large_ || (x != nullptr && std::abs(*x) >= 0x1p63);
-    put(std::visit(Text(), value));
+    if (const auto* x = std::get_if<bool>(&value)) return put(*x ? "true" : "false");
+    if (const auto* x = std::get_if<std::string>(&value)) return put(python_json_string(*x));
+    if (std::holds_alternative<std::nullptr_t>(value)) return put("null");
+    put(std::move(numbers_.at(next_number_++)));
   }
 
   std::string take() { return std::move(result_); }
-  bool too_large() const { return too_large_; }
+  int64_t depth() const { return std::ssize(open_); }
 
  private:
   struct Open {
-    bool is_object;
+    bool is_object = false;
     std::string key;  // of the member that comes next
     std::vector<std::pair<std::string, std::string>> members;
+    std::unordered_map<std::string, size_t> places;  // of an object's members by key
   };
 
   void put(std::string text) {
@@ -68,11 +49,10 @@ class Writer : public io::JsonEvents {
     auto& open = open_.back();
     if (open.is_object) {
       // As in a Python dict, a key that comes again has its first place and its last value.
-      for (auto& [key, value] : open.members) {
-        if (key == open.key) {
-          value = std::move(text);
-          return;
-        }
+      const auto [found, is_new] = open.places.emplace(open.key, open.members.size());
+      if (!is_new) {
+        open.members[found->second].second = std::move(text);
+        return;
       }
     }
     open.members.emplace_back(open.key, std::move(text));
@@ -91,7 +71,8 @@ class Writer : public io::JsonEvents {
 
   std::vector<Open> open_;
   std::string result_;
-  bool too_large_ = false;
+  std::vector<std::string> numbers_;
+  size_t next_number_ = 0;
 };
 
 }  // namespace
@@ -99,15 +80,22 @@ class Writer : public io::JsonEvents {
 std::optional<std::string> python_json(std::string_view text) {
   // Python takes a byte order mark for no JSON.
   if (text.starts_with("\xEF\xBB\xBF")) return std::nullopt;
-  Writer writer;
+  auto readable = read_python_json_text(text);
+  if (readable.is_none) return std::nullopt;
+  Writer writer(std::move(readable.numbers));
   try {
-    io::parse_json(text, "encode_conversation", writer);
+    io::parse_json(readable.text, "encode_conversation", writer);
   } catch (const c10::ValueError&) {
+    MISTRAL_EXT_CHECK(writer.depth() < io::kMostJsonDepth,
+                      "encode_conversation: JSON must have at most {} levels, got more",
+                      io::kMostJsonDepth);
     return std::nullopt;
   }
-  // Not so for 1e22, which is no integer.
-  MISTRAL_EXT_CHECK(!writer.too_large() || !has_digits(text, 19),
-                    "encode_conversation: integers in JSON must be below 2^63, got a larger one");
+  MISTRAL_EXT_CHECK(
+      !readable.has_long_integer,
+      "encode_conversation: integers in JSON must have at most 4300 digits, got more");
+  MISTRAL_EXT_CHECK(!readable.has_lone_surrogate,
+                    "encode_conversation: JSON must have no half of a surrogate pair, got one");
   return writer.take();
 }
 

@@ -68,7 +68,13 @@ class SentencePieceTokenizer : public Tokenizer {
     const auto found = ids_.find(token);
     return found == ids_.end() ? std::nullopt : std::optional(found->second);
   }
-  std::string id_to_token(int64_t id) const override { return piece(id, "id_to_token").text; }
+  std::string id_to_token(int64_t id) const override {
+    MISTRAL_EXT_CHECK(id >= 0 && id < vocab_size(),
+                      "id_to_token: id must be from 0 to {}, got {}",
+                      vocab_size() - 1,
+                      id);
+    return model_.pieces()[id].text;
+  }
   bool is_special(int64_t id) const override {
     return id >= 0 && id < vocab_size() && model_.pieces()[id].kind == Kind::kControl;
   }
@@ -76,14 +82,6 @@ class SentencePieceTokenizer : public Tokenizer {
   std::optional<int64_t> eos_token_id() const override { return model_.eos(); }
 
   const SentencePieceModel& model() const { return model_; }
-  const SentencePiece& piece(int64_t id, const char* operation) const {
-    MISTRAL_EXT_CHECK(id >= 0 && id < vocab_size(),
-                      "{}: id must be from 0 to {}, got {}",
-                      operation,
-                      vocab_size() - 1,
-                      id);
-    return model_.pieces()[id];
-  }
 
  private:
   SentencePieceModel model_;
@@ -97,8 +95,10 @@ class SentencePieceStream : public TextStream {
       : tokenizer_(tokenizer), skip_special_tokens_(skip_special_tokens) {}
 
   std::string put(int64_t id) override {
-    const auto& piece = tokenizer_.piece(id, "decode");
+    MISTRAL_EXT_CHECK(id >= 0, "decode: ids must not be negative, got {}", id);
     std::string text;
+    if (id >= tokenizer_.vocab_size()) return text;
+    const auto& piece = tokenizer_.model().pieces()[id];
     if (piece.kind == Kind::kByte) {
       const char byte = byte_of(piece.text);
       bytes_.put({&byte, 1}, text);

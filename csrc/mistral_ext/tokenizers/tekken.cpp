@@ -55,7 +55,10 @@ class Tekken : public Tokenizer {
     return rank < 0 ? std::nullopt : std::optional(rank + special_count());
   }
   std::string id_to_token(int64_t id) const override {
-    check_id(id, "id_to_token");
+    MISTRAL_EXT_CHECK(id >= 0 && id < vocab_size(),
+                      "id_to_token: id must be from 0 to {}, got {}",
+                      vocab_size() - 1,
+                      id);
     if (is_special(id)) return names_[id];
     std::string text;
     CharacterBuffer buffer(CharacterBuffer::Replace::kBeginning);
@@ -67,13 +70,6 @@ class Tekken : public Tokenizer {
   std::optional<int64_t> bos_token_id() const override { return special_id("<s>"); }
   std::optional<int64_t> eos_token_id() const override { return special_id("</s>"); }
 
-  void check_id(int64_t id, const char* operation) const {
-    MISTRAL_EXT_CHECK(id >= 0 && id < vocab_size(),
-                      "{}: id must be from 0 to {}, got {}",
-                      operation,
-                      vocab_size() - 1,
-                      id);
-  }
   std::string_view bytes(int64_t id) const { return encoder_.token(id - special_count()); }
   const std::string& name(int64_t id) const { return names_[id]; }
 
@@ -97,8 +93,9 @@ class TekkenStream : public TextStream {
       : tokenizer_(tokenizer), skip_special_tokens_(skip_special_tokens) {}
 
   std::string put(int64_t id) override {
-    tokenizer_.check_id(id, "decode");
+    MISTRAL_EXT_CHECK(id >= 0, "decode: ids must not be negative, got {}", id);
     std::string text;
+    if (id >= tokenizer_.vocab_size()) return text;
     if (!tokenizer_.is_special(id)) {
       buffer_.put(tokenizer_.bytes(id), text);
       return text;

@@ -14,8 +14,9 @@ class TextStream {
   virtual ~TextStream() = default;
 
   // The text that `id` completes: whole characters, which no later id changes. Empty where the id
-  // ends inside a character. Throws ValueError for an id out of range and leaves the stream as it
-  // was.
+  // ends inside a character. An id that no token has, such as those at and beyond vocab_size() that
+  // models with padded vocabularies make, is as if it were not there. Throws ValueError for a
+  // negative id and leaves the stream as it was.
   virtual std::string put(int64_t id) = 0;
 
   // The rest: U+FFFD for a character that was never completed. The next id begins a new text.

@@ -36,7 +36,8 @@ class Tokenizer {
   virtual std::unique_ptr<TextStream> text_stream(bool skip_special_tokens = false) const = 0;
   // NOLINTEND(google-default-arguments)
 
-  // UTF-8. Bytes that are no character become U+FFFD. Throws ValueError for an id out of range.
+  // UTF-8. Bytes that are no character become U+FFFD; ids that no token has are left out. Throws
+  // ValueError for a negative id.
   std::string decode(std::span<const int64_t> ids, bool skip_special_tokens = false) const;
 
   // Ids are below it; there may be holes.

@@ -13,6 +13,7 @@
 #include "mistral_ext/tokenizers/pre_tokenizer.h"
 #include "mistral_ext/tokenizers/token_decoder.h"
 #include "mistral_ext/tokenizers/tokenizer_json_file.h"
+#include "mistral_ext/tokenizers/tokenizer_settings.h"
 #include "mistral_ext/tokenizers/utf8.h"
 
 namespace mistral_ext::tokenizers {
@@ -29,8 +30,8 @@ class JsonTokenizer : public Tokenizer {
         added_(file.fields, model_.vocabulary(), normalizer_, label),
         decoder_(file.fields, label),
         around_(read_post_processor(file.fields, label)),
-        bos_(id_of(names.bos, "bos_token", label)),
-        eos_(id_of(names.eos, "eos_token", label)) {
+        bos_(id_of(names.bos)),
+        eos_(id_of(names.eos)) {
     const auto version = ConfigReader(file.fields, label).string("version").value_or("1.0");
     MISTRAL_EXT_CHECK(
         version == "1.0", "{}: version must be 1.0, got {}", label, io::printable(version));
@@ -110,24 +111,10 @@ class JsonTokenizer : public Tokenizer {
     return end;
   }
 
-  std::optional<int64_t> id_of(const SpecialTokenNames::Name& name,
-                               const char* field,
-                               const std::string& label) const {
-    if (name.content) {
-      const auto id = token_to_id(*name.content);
-      MISTRAL_EXT_CHECK(id,
-                        "{}: {} of the files beside it must be a token, got \"{}\"",
-                        label,
-                        field,
-                        io::printable(*name.content));
-      return id;
-    }
-    MISTRAL_EXT_CHECK(!name.id || text_of(*name.id),
-                      "{}: {}_id of the files beside it must be that of a token, got {}",
-                      label,
-                      field,
-                      name.id.value_or(0));
-    return name.id;
+  // The files beside this one may name what it does not have.
+  std::optional<int64_t> id_of(const SpecialTokenNames::Name& name) const {
+    if (name.content) return token_to_id(*name.content);
+    return name.id && text_of(*name.id) ? name.id : std::nullopt;
   }
 
   void encode_normalized(TextPieces pieces,
@@ -169,12 +156,8 @@ class JsonTextStream : public TextStream {
         decoding_(tokenizer.decoding(skip_special_tokens)) {}
 
   std::string put(int64_t id) override {
-    MISTRAL_EXT_CHECK(id >= 0 && id < tokenizer_.vocab_size(),
-                      "decode: ids must be in [0, {}), got {}",
-                      tokenizer_.vocab_size(),
-                      id);
+    MISTRAL_EXT_CHECK(id >= 0, "decode: ids must not be negative, got {}", id);
     std::string text;
-    // Nothing is written for an id that no token has: models have more ids than tokens.
     const auto token = tokenizer_.text_of(id);
     if (token && !(skip_ && tokenizer_.is_skipped(*token))) decoding_.put(*token, text);
     return text;
@@ -200,8 +183,11 @@ std::unique_ptr<TextStream> JsonTokenizer::text_stream(bool skip_special_tokens)
 
 std::unique_ptr<Tokenizer> load_tokenizer_json(const std::filesystem::path& file) {
   const io::File source(file);
-  const auto text = source.read_all(kMostBytes);
-  return parse_tokenizer_json(text, source.label(), read_special_token_names(file.parent_path()));
+  const auto folder = file.parent_path();
+  auto content = read_tokenizer_json(source.read_all(kMostBytes), source.label());
+  apply_settings(read_tokenizer_settings(folder), content.fields, source.label());
+  return std::make_unique<JsonTokenizer>(
+      std::move(content), source.label(), read_special_token_names(folder));
 }
 
 std::unique_ptr<Tokenizer> parse_tokenizer_json(std::string_view text,

@@ -12,7 +12,7 @@ LEFT_OUT = {
     """,
     "generation": """
         beam_state beam_tree device_steps feeder growing_columns highest repeated_ngrams
-        token_rows warpers
+        read_sequence_bias token_rows warpers
     """,
     "io": """
         checkpoint_index checksum json on_threads printable read_tensor safetensors_dtype
@@ -30,9 +30,9 @@ LEFT_OUT = {
     """,
     "tokenizers": """
         base64 bpe_model byte_alphabet byte_pair_encoder case_folding characters
-        instruction_messages merge_table pre_tokenizer protobuf_outline python_json
+        instruction_messages merge_table pre_tokenizer protobuf_outline python_json python_json_text
         sentencepiece_model special_tokens tekken_file token_decoder tokenizer_components
-        tokenizer_json_file utf8
+        tokenizer_json_file tokenizer_settings utf8
     """,
 }
 UMBRELLA = "mistral_ext/mistral_ext.h"

@@ -208,7 +208,12 @@ JSON = [
     '{"city": "Z\\u00fcrich \\ud83c\\udf0d", "text": "\\"\\\\\\n\\t\\u0001/"}', "12", "1.50",
     "1e5", "1e-7", "123456789012345680.0", "1e22", "-0", "0.1",
     '"</s>[INST]"', '{"ü": "世界"}', " [ ] ", "{", "1 2",
-    '{"x": 9007199254740993}', '{"deep": [[[[[]]]]]}', "\ufeff{}", "\x00",
+    '{"x": 9007199254740993}', "9223372036854775808", "[-12345678901234567890123]",
+    "12345678901234567890.5", "1e999", "-1e999", "1e-999", "0e999", "-0.0", "1E+2", "Infinity",
+    "[NaN,-Infinity , Infinity]", "--Infinity", "1Infinity", "Infinity1", '{Infinity: 1}', "nan",
+    "01", "1.", ".5", "-", "+1", "1e", "2.e3", "1-2", '"Infinity 1e999 \\" 1e999"', "[1 2]",
+    '"\\ud83c"x', "[" * 63 + "7" + "]" * 63, "[" * 30 + "}",
+    '{"deep": [[[[[]]]]]}', "\ufeff{}", "\x00",
 ]  # fmt: skip
 
 TOOLS = [
@@ -327,11 +332,53 @@ def test_calls_and_results_that_do_not_fit_are_refused(messages, message):
         encode(tokenizer, "v3", messages)
 
 
-def test_a_number_that_may_be_a_larger_integer_than_is_read_is_refused():
+@pytest.mark.parametrize("text", JSON)
+def test_each_json_has_mistral_commons_ids(text):
     tokenizer = _C.load_sentencepiece(SENTENCEPIECE["v3"])
-    call = ("abcdefghi", "f", "[9223372036854775808]")
-    with pytest.raises(ValueError, match="integers in JSON must be below 2"):
-        encode(tokenizer, "v3", [USER, ("assistant", "", [call], "", None), USER])
+    messages = [
+        USER,
+        ("assistant", "", [("abcdefghi", "f", text)], "", None),
+        ("tool", text, [], "abcdefghi", "f"),
+    ]
+    assert encode(tokenizer, "v3", messages) == expected(MistralTokenizer.v3(), messages)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 65 + "]" * 65, "JSON must have at most 64 levels, got more"),
+        ('{"a":' * 2000 + "1" + "}" * 2000, "JSON must have at most 64 levels, got more"),
+        ("[1" + "0" * 4300 + "]", "integers in JSON must have at most 4300 digits, got more"),
+        ('["\\ud83c"]', "JSON must have no half of a surrogate pair, got one"),
+        ('["\\udf0d\\ud83c"]', "JSON must have no half of a surrogate pair, got one"),
+    ],
+)
+def test_json_that_is_not_read_as_in_python_is_refused(text, message):
+    tokenizer = _C.load_sentencepiece(SENTENCEPIECE["v3"])
+    for messages in (
+        [USER, ("assistant", "", [("abcdefghi", "f", text)], "", None), USER],
+        [
+            USER,
+            ("assistant", "", [("abcdefghi", "f", "{}")], "", None),
+            ("tool", text, [], "abcdefghi", "f"),
+        ],
+    ):
+        with pytest.raises(ValueError, match=f"encode_conversation: {message}"):
+            encode(tokenizer, "v3", messages)
+
+
+def test_an_object_of_many_members_keeps_the_last_value_of_each():
+    """Looked for one by one, so many keys would take minutes."""
+    tokenizer = _C.load_sentencepiece(SENTENCEPIECE["v3"])
+    members = {f"k{i}": i for i in range(100_000)}
+    text = json.dumps(members)[:-1] + ', "k7": 0}'
+    call = [("abcdefghi", "f", "{}")]
+    before = [USER, ("assistant", "", call, "", None)]
+    last, plain = (
+        encode(tokenizer, "v3", [*before, ("tool", content, [], "abcdefghi", "f")])
+        for content in (text, json.dumps(members | {"k7": 0}))
+    )
+    assert last == plain
 
 
 def test_what_a_user_writes_never_becomes_a_control_token(case):

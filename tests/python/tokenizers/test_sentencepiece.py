@@ -70,10 +70,10 @@ def test_the_vocabulary_is_the_files(pair):
 
 def test_an_id_out_of_range_is_refused(pair):
     tokenizer, _ = pair
+    with pytest.raises(ValueError, match="decode: ids must not be negative, got -1"):
+        tokenizer.decode([-1])
     for i in (-1, tokenizer.vocab_size, 2**62):
-        with pytest.raises(ValueError, match=f"decode: id must be from 0 to .*, got {i}"):
-            tokenizer.decode([i])
-        with pytest.raises(ValueError, match="id_to_token: id must be"):
+        with pytest.raises(ValueError, match="id_to_token: id must be from 0 to "):
             tokenizer.id_to_token(i)
         assert not tokenizer.is_special(i)
 

@@ -115,11 +115,23 @@ def test_a_stream_begins_anew_after_its_end(pair):
     assert texts == ["Hello", "Hello"]
 
 
-def test_an_id_out_of_range_leaves_the_stream_as_it_was(pair):
+def test_a_negative_id_leaves_the_stream_as_it_was(pair):
     tokenizer, _ = pair
     stream = tokenizer.text_stream()
     ids = tokenizer.encode("🫠", add_special_tokens=False)
     text = "".join(stream.put(i) for i in ids[:-1])
-    with pytest.raises(ValueError, match=r"decode: ids? must be"):
-        stream.put(tokenizer.vocab_size)
+    with pytest.raises(ValueError, match="decode: ids must not be negative, got -1"):
+        stream.put(-1)
     assert text + stream.put(ids[-1]) + stream.finish() == "🫠"
+
+
+def test_ids_of_a_padded_vocabulary_are_as_if_they_were_not_there(pair):
+    """As in Hugging Face, also inside a character; mistral-common and sentencepiece raise."""
+    tokenizer, _ = pair
+    size = tokenizer.vocab_size
+    ids = tokenizer.encode("ok 🫠!", add_special_tokens=False)
+    for padding in ([size], [size + 60, 2**31, 2**62]):
+        padded = [i for token in ids for i in (*padding, token, *padding)]
+        assert "".join(streamed(tokenizer, padded, skip_special_tokens=True)) == "ok 🫠!"
+        assert tokenizer.decode(padded) == "ok 🫠!"
+        assert tokenizer.decode(padding) == ""

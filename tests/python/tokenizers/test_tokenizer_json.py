@@ -1,12 +1,16 @@
 """tokenizer.json against Hugging Face's tokenizers, on real models' files."""
 
+import json
 import random
 import time
 
 import pytest
+from helpers.mistral_files import SENTENCEPIECE, TEKKEN
 from helpers.multilingual import long_lines, multilingual_lines, scripts
 from helpers.tokenizer_json import REAL, ours, real
+from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer
+from transformers import AutoTokenizer
 
 from mistral_ext import _C
 
@@ -124,11 +128,13 @@ def test_text_that_is_no_utf8_is_refused_with_its_byte(pair, text):
         tokenizer.encode(data)
 
 
-def test_ids_out_of_range_are_refused(pair):
-    tokenizer, _ = pair
-    for bad in (-1, tokenizer.vocab_size, 2**40):
-        with pytest.raises(ValueError, match=f"got {bad}"):
-            tokenizer.decode([1, bad])
+def test_ids_of_no_token_decode_to_nothing_and_negative_ones_are_refused(pair):
+    tokenizer, oracle = pair
+    for id_ in (tokenizer.vocab_size, 2**31):
+        assert tokenizer.decode([1, id_]) == oracle.decode([1, id_], skip_special_tokens=False)
+        assert tokenizer.decode([id_]) == ""
+    with pytest.raises(ValueError, match="decode: ids must not be negative, got -1"):
+        tokenizer.decode([1, -1])
     with pytest.raises(ValueError, match="id must be that of a token"):
         tokenizer.id_to_token(tokenizer.vocab_size)
 
@@ -144,8 +150,81 @@ def test_the_folder_names_the_first_and_the_last_token(tmp_path):
     tokenizer = _C.load_tokenizer(tmp_path)
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (None, 0)
     (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "no such token"}')
-    with pytest.raises(ValueError, match="bos_token of the files beside it must be a token"):
-        _C.load_tokenizer(tmp_path)
+    tokenizer = _C.load_tokenizer(tmp_path)
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (None, 0)
+    assert tokenizer.encode("Hello") == oracle.encode("Hello").ids
+
+
+def settings(folder, **values) -> None:
+    (folder / "tokenizer_config.json").write_text(json.dumps(values))
+
+
+def test_a_folder_of_mistral_7bs_kind_is_read_as_its_tokenizer_json_is_written(tmp_path):
+    """transformers 5 makes such a tokenizer anew, with a Metaspace, and gives other ids for what
+    begins with a space; the file itself gives SentencePiece's, which the model was trained on."""
+    oracle = real("v1")
+    settings(tmp_path, tokenizer_class="LlamaTokenizer", legacy=True, bos_token="<s>")
+    tokenizer = ours(oracle, tmp_path)
+    sentencepiece = SentencePieceProcessor(model_file=str(SENTENCEPIECE["v1"]))
+    special = ("<s>", "</s>", "<unk>")
+    lines = [line for line in multilingual_lines() if not any(name in line for name in special)]
+    lines += [" " + line for line in lines[:500]] + ["  two", " ", "   "]
+    for line in lines:
+        ids = tokenizer.encode(line)
+        assert ids == oracle.encode(line).ids, line
+        assert ids == [1, *sentencepiece.encode(line)], line
+
+
+@pytest.mark.parametrize("name", ["v1", "v3 metaspace"])
+def test_a_space_that_the_settings_deny_is_refused_where_transformers_denies_it(name, tmp_path):
+    oracle = real(name)
+    for tokenizer_class in ("PreTrainedTokenizerFast", "TokenizersBackend"):
+        settings(tmp_path, add_prefix_space=False, tokenizer_class=tokenizer_class)
+        tokenizer = ours(oracle, tmp_path)
+        assert tokenizer.encode("Hello") == oracle.encode("Hello").ids
+        theirs = AutoTokenizer.from_pretrained(tmp_path)("Hello").input_ids
+        assert tokenizer.encode("Hello") == theirs
+    settings(tmp_path, add_prefix_space=True, tokenizer_class="LlamaTokenizer")
+    assert ours(oracle, tmp_path).encode("Hello") == oracle.encode("Hello").ids
+    settings(tmp_path, add_prefix_space=False, tokenizer_class="LlamaTokenizer")
+    assert AutoTokenizer.from_pretrained(tmp_path)("Hello").input_ids != oracle.encode("Hello").ids
+    with pytest.raises(ValueError, match=r"tokenizer_config.json: add_prefix_space must be true"):
+        ours(oracle, tmp_path)
+
+
+def test_a_space_that_nobody_puts_may_be_denied(tmp_path):
+    settings(tmp_path, add_prefix_space=False, tokenizer_class="GPT2Tokenizer")
+    oracle = real("smollm2")
+    assert ours(oracle, tmp_path).encode("Hello") == oracle.encode("Hello").ids
+
+
+def test_tokens_that_only_the_settings_have_are_added(tmp_path):
+    oracle = real("v1")
+    more = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
+    decoder = {
+        # In numerical order, and the first as tokenizer.json has it.
+        "32001": {"content": "<|b|>", "special": True, **more},
+        "32000": {"content": "<|a|>", "special": True, **more},
+        "2": {"content": "</s>", "special": True, **more},
+        "9999": {"content": oracle.id_to_token(9999), "special": False, **more},
+    }
+    common = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|b|>"}
+    settings(tmp_path, added_tokens_decoder=decoder, **common)
+    tokenizer = ours(oracle, tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    for text in ("x<|a|>y<|b|>", "<|b|><|a|> </s>", f"x{oracle.id_to_token(9999)}y"):
+        assert tokenizer.encode(text) == theirs(text).input_ids
+    assert (tokenizer.eos_token_id, tokenizer.vocab_size) == (32001, 32002)
+    for wrong, message in (
+        ({"7": decoder["2"]}, 'the id of "</s>" must be that of tokenizer.json, 2, got 7'),
+        ({"32007": decoder["32000"]}, "id must be the next one, 32000"),
+        ({"a": decoder["2"]}, "added_tokens_decoder must hold tokens by id, got a"),
+        ({"32000": "<|a|>"}, "added_tokens_decoder must hold tokens by id, got 32000"),
+        ({"32000": {"content": "<|a|>"}}, "single_word must be given"),
+    ):
+        settings(tmp_path, added_tokens_decoder=wrong)
+        with pytest.raises(ValueError, match=message):
+            ours(oracle, tmp_path)
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
@@ -154,8 +233,6 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
 
 
 def test_a_folder_with_mistrals_own_file_is_loaded(tmp_path):
-    from helpers.mistral_files import SENTENCEPIECE, TEKKEN
-
     (tmp_path / "tokenizer.model.v1").symlink_to(SENTENCEPIECE["v1"])
     (tmp_path / "tokenizer.model.v3").symlink_to(SENTENCEPIECE["v3"])
     assert _C.load_tokenizer(tmp_path).vocab_size == 32768
