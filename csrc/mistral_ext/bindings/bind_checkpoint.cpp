@@ -90,10 +90,13 @@ void bind_checkpoint(py::module_& m) {
       py::arg("tensors"),
       py::arg("folder"),
       "Writes a prepacked checkpoint, whole or not at all. config: JSON.");
-  m.def("load_generation_config",
-        &generation::load_generation_config,
-        py::arg("folder"),
-        "The GenerationConfig of a model's folder.");
+  m.def(
+      "load_generation_config",
+      [](const std::filesystem::path& folder) {
+        return generation::load_generation_config(folder);
+      },
+      py::arg("folder"),
+      "The GenerationConfig of a model's folder.");
 }
 
 }  // namespace mistral_ext::bindings

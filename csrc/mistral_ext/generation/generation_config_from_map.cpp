@@ -4,6 +4,7 @@
 
 #include "mistral_ext/core/check.h"
 #include "mistral_ext/core/config_reader.h"
+#include "mistral_ext/generation/read_sequence_bias.h"
 
 namespace mistral_ext::generation {
 namespace {
@@ -14,8 +15,7 @@ struct Refused {
   const char* name;
   std::optional<double> off;
 };
-constexpr std::array<Refused, 14> kRefused = {{{"num_beams", 1.0},
-                                               {"num_beam_groups", 1.0},
+constexpr std::array<Refused, 12> kRefused = {{{"num_beam_groups", 1.0},
                                                {"num_return_sequences", 1.0},
                                                {"guidance_scale", 1.0},
                                                {"encoder_repetition_penalty", 1.0},
@@ -23,7 +23,6 @@ constexpr std::array<Refused, 14> kRefused = {{{"num_beams", 1.0},
                                                {"penalty_alpha", 0.0},
                                                {"stop_strings", {}},
                                                {"max_time", {}},
-                                               {"sequence_bias", {}},
                                                {"force_words_ids", {}},
                                                {"constraints", {}},
                                                {"dola_layers", {}},
@@ -36,13 +35,6 @@ void check_refused(const ConfigMap& map) {
     const bool is_off = off && ConfigReader(map, "generation_config").number(name) == off;
     MISTRAL_EXT_CHECK(is_off, "generation_config: {} must be off for generate, got it", name);
   }
-}
-
-int64_t to_token(const ConfigValue& value, const char* name) {
-  const auto* token = std::get_if<int64_t>(&value.value);
-  MISTRAL_EXT_CHECK(
-      token != nullptr, "generation_config: {} must hold token ids, got another value", name);
-  return *token;
 }
 
 // One id, or a list of them.
@@ -60,13 +52,7 @@ std::vector<std::vector<int64_t>> read_sequences(const ConfigMap& map, const cha
   const auto* list = ConfigReader(map, "generation_config").list(name);
   std::vector<std::vector<int64_t>> sequences;
   if (list == nullptr) return sequences;
-  for (const auto& item : *list) {
-    const auto* tokens = std::get_if<ConfigList>(&item.value);
-    MISTRAL_EXT_CHECK(
-        tokens != nullptr, "generation_config: {} must hold lists, got another value", name);
-    auto& sequence = sequences.emplace_back();
-    for (const auto& token : *tokens) sequence.push_back(to_token(token, name));
-  }
+  for (const auto& item : *list) sequences.push_back(to_tokens(item, name));
   return sequences;
 }
 
@@ -86,10 +72,33 @@ std::optional<ExponentialDecay> read_decay(const ConfigReader& reader) {
   return ExponentialDecay{std::get<int64_t>((*list)[0].value), *number(1)};
 }
 
+EarlyStopping read_early_stopping(const ConfigMap& map) {
+  constexpr const char* kName = "early_stopping";
+  const auto found = map.find(kName);
+  const auto* word = found == map.end() ? nullptr : std::get_if<std::string>(&found->second.value);
+  if (word != nullptr && *word == "never") return EarlyStopping::kNever;
+  const bool at_once = ConfigReader(map, "generation_config").boolean(kName).value_or(false);
+  return at_once ? EarlyStopping::kAtOnce : EarlyStopping::kUnlikely;
+}
+
+void read_beams(const ConfigMap& map, BeamSearchConfig* beams) {
+  const ConfigReader reader(map, "generation_config");
+  const auto num_beams = reader.integer("num_beams").value_or(1);
+  MISTRAL_EXT_CHECK(beams != nullptr || num_beams == 1,
+                    "generation_config: num_beams must be off for generate, got {}",
+                    num_beams);
+  if (beams == nullptr) return;
+  beams->num_beams = num_beams;
+  beams->length_penalty = reader.number("length_penalty").value_or(beams->length_penalty);
+  beams->early_stopping = read_early_stopping(map);
+  beams->validate();
+}
+
 }  // namespace
 
-GenerationConfig generation_config_from_map(const ConfigMap& map) {
+GenerationConfig generation_config_from_map(const ConfigMap& map, BeamSearchConfig* beams) {
   check_refused(map);
+  read_beams(map, beams);
   const ConfigReader reader(map, "generation_config");
   GenerationConfig config;
   const auto integer = [&](const char* name, int64_t& field) {
@@ -110,6 +119,7 @@ GenerationConfig generation_config_from_map(const ConfigMap& map) {
   if (!config.pad_token_id && !config.eos_token_ids.empty()) {
     config.pad_token_id = config.eos_token_ids.front();
   }
+  config.sequence_bias = read_sequence_bias(map);
   number("repetition_penalty", config.repetition_penalty);
   integer("no_repeat_ngram_size", config.no_repeat_ngram_size);
   config.bad_words_ids = read_sequences(map, "bad_words_ids");

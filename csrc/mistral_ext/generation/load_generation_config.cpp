@@ -5,6 +5,7 @@
 #include "mistral_ext/io/file.h"
 #include "mistral_ext/io/printable.h"
 #include "mistral_ext/models/prepacked.h"
+#include "mistral_ext/tokenizers/load_tokenizer.h"
 
 namespace mistral_ext::generation {
 namespace {
@@ -21,23 +22,33 @@ ConfigMap ends_of(const ConfigMap& config) {
   return map;
 }
 
+// Of a folder in Mistral's own format, whose files of numbers say nothing about ends.
+void add_end_of_tokenizer(const fs::path& folder, ConfigMap& map) {
+  const auto tokenizer = tokenizers::find_tokenizer(folder);
+  if (tokenizer == nullptr || !tokenizer->eos_token_id()) return;
+  map["eos_token_id"].value = *tokenizer->eos_token_id();
+}
+
 }  // namespace
 
-GenerationConfig load_generation_config(const fs::path& folder) {
+GenerationConfig load_generation_config(const fs::path& folder, BeamSearchConfig* beams) {
   auto path = folder / "generation_config.json";
   const bool is_own = io::is_there(path);
   if (!is_own) path = folder / "config.json";
-  const bool is_there = io::is_there(path);
-  if (!is_there && io::is_there(folder / models::kPrepackedFile)) {
+  const bool is_mistral_format =
+      !io::is_there(folder / "config.json") && io::is_there(folder / "params.json");
+  ConfigMap map;
+  if (!io::is_there(path) && io::is_there(folder / models::kPrepackedFile)) {
     path = folder / models::kPrepackedFile;
-  } else if (!is_there && io::is_there(folder / "params.json")) {
-    return {};
+    map = models::read_prepacked_config(folder);
+  } else if (is_own || !is_mistral_format) {
+    map = io::read_config_file(path);
   }
-  const bool is_prepacked = path.filename() == models::kPrepackedFile;
-  const auto map =
-      is_prepacked ? models::read_prepacked_config(folder) : io::read_config_file(path);
+  if (!is_own) map = ends_of(map);
+  if (!is_own && is_mistral_format) map["top_k"].value = int64_t{0};  // not Hugging Face's default
+  if (is_mistral_format && !map.contains("eos_token_id")) add_end_of_tokenizer(folder, map);
   try {
-    return generation_config_from_map(is_own ? map : ends_of(map));
+    return generation_config_from_map(map, beams);
   } catch (const c10::ValueError& error) {
     MISTRAL_EXT_CHECK(
         false, "load: {}: {}", io::printable(path.native()), error.what_without_backtrace());

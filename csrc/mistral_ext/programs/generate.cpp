@@ -70,9 +70,10 @@ class Run {
   void prepare() {
     apply_threads(options_.model);
     check_folder(options_.folder);
+    if (options_.json) io::to_json({{"model", {options_.folder}}}, "--json: model");
     read_prompt();
-    config_ = generation::load_generation_config(options_.folder);
-    apply(options_.sampling, config_);
+    config_ = generation::load_generation_config(options_.folder, &beams_);
+    apply(options_.sampling, config_, beams_);
     const auto started = std::chrono::steady_clock::now();
     model_ = load_model(options_.folder, options_.model);
     load_seconds_ =
@@ -117,15 +118,14 @@ class Run {
                        "max_position_embeddings; what follows may be of poor quality",
                        length));
     };
-    const bool is_beams = options_.sampling.num_beams > 1;
+    const bool is_beams = beams_.num_beams > 1;
     callbacks.on_step = [&](const generation::Step& step) {
       clock.tick();
       if (!is_beams) add(step.tokens.item<int64_t>());
       return at::Tensor();
     };
     if (is_beams) {
-      const generation::BeamSearchConfig beams{.num_beams = options_.sampling.num_beams};
-      const auto output = generation::beam_search(*model_, inputs, config_, beams, callbacks);
+      const auto output = generation::beam_search(*model_, inputs, config_, beams_, callbacks);
       const auto row = output.sequences[0].cpu();
       for (auto i = std::ssize(prompt_ids_); i < row.numel(); ++i) add(row[i].item<int64_t>());
     } else {
@@ -214,6 +214,7 @@ class Run {
   std::string held_;  // what the stream has not given yet of the prompt
   std::shared_ptr<models::MistralForCausalLM> model_;
   generation::GenerationConfig config_;
+  generation::BeamSearchConfig beams_;
   std::vector<int64_t> tokens_;  // new ones
   std::string text_;             // what was written behind the prompt
   double load_seconds_ = 0;

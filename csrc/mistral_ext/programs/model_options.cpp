@@ -33,9 +33,14 @@ std::string check_dtype(const std::string& name) {
   return fmt::format("must be auto, float32, bfloat16 or float16, got '{}'", name);
 }
 
+// The configurations beside it, which a copy of a model's small files has too, are not asked: it
+// has its own.
 bool is_prepacked_alone(const std::filesystem::path& folder) {
-  return io::is_there(folder / models::kPrepackedFile) && !io::is_there(folder / "config.json") &&
-         !io::is_there(folder / "params.json");
+  constexpr std::array<const char*, 3> kWeights = {
+      "model.safetensors", "model.safetensors.index.json", "consolidated.safetensors"};
+  return io::is_there(folder / models::kPrepackedFile) &&
+         std::ranges::none_of(kWeights,
+                              [&](const char* name) { return io::is_there(folder / name); });
 }
 
 }  // namespace

@@ -27,7 +27,7 @@ void add_sampling_options(CLI::App& app, SamplingOptions& options) {
   auto* greedy = app.add_flag("--greedy", options.greedy, "always the likeliest token");
   for (auto* option : {
            value("--temperature", options.temperature, divisor(), "above 1 flattens the scores"),
-           value("--top-k", options.top_k, integer(1), "draw from the likeliest N"),
+           value("--top-k", options.top_k, integer(0), "draw from the likeliest N; 0: all"),
            value("--top-p", options.top_p, probability(), "draw from the likeliest that make up P"),
            value("--min-p", options.min_p, share(), "none below P times the likeliest"),
            value("--seed", options.seed, integer(0, kMostSeed), "sample; a seed gives one text"),
@@ -41,7 +41,9 @@ void add_sampling_options(CLI::App& app, SamplingOptions& options) {
   value("--num-beams", options.num_beams, integer(1), "beam search; the text comes at the end");
 }
 
-void apply(const SamplingOptions& options, generation::GenerationConfig& config) {
+void apply(const SamplingOptions& options,
+           generation::GenerationConfig& config,
+           generation::BeamSearchConfig& beams) {
   const bool samples =
       options.temperature || options.top_k || options.top_p || options.min_p || options.seed;
   config.do_sample = !options.greedy && (samples || config.do_sample);
@@ -54,6 +56,9 @@ void apply(const SamplingOptions& options, generation::GenerationConfig& config)
   if (config.do_sample) {
     config.seed = options.seed ? static_cast<uint64_t>(*options.seed) : new_seed();
   }
+  beams.num_beams = options.num_beams.value_or(beams.num_beams);
+  config.validate();
+  beams.validate();
 }
 
 }  // namespace mistral_ext::programs

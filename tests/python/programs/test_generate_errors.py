@@ -1,5 +1,6 @@
 """mistral_ext_generate where something is wrong: one line that names it, and an exit code."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -19,8 +20,7 @@ from helpers.programs import assert_one_line, environment, program
         (("--top-p", "1.5"), "--top-p: must be a number in (0, 1], got '1.5'"),
         (("--top-p", "0"), "--top-p: must be a number in (0, 1], got '0'"),
         (("--min-p", "-0.1"), "--min-p: must be a number in [0, 1], got '-0.1'"),
-        (("--top-k", "0"), "--top-k: must be an integer from 1 to 2147483647, got '0'"),
-        (("--top-k", "-3"), "--top-k: must be an integer from 1 to 2147483647, got '-3'"),
+        (("--top-k", "-3"), "--top-k: must be an integer from 0 to 2147483647, got '-3'"),
         (("--max-new-tokens", "-1"), "--max-new-tokens: must be an integer from 1 to"),
         (("--max-new-tokens", "many"), "--max-new-tokens: must be an integer from 1 to"),
         (("--max-new-tokens", "9" * 30), "--max-new-tokens: must be an integer from 1 to"),
@@ -92,6 +92,31 @@ def test_another_architecture_ends_it_with_1(generate, edited):
 def test_what_generate_does_not_do_ends_it_with_1(generate, edited):
     folder = edited("generation_config.json", guidance_scale=2.0)
     assert_one_line(generate(folder, "--ids", "5"), 1, "guidance_scale must be off")
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "message"),
+    [
+        ({"temperature": 0.0}, ("--seed", "1"), "temperature must be positive and finite, got 0"),
+        ({"repetition_penalty": 0.0}, (), "repetition_penalty must be positive"),
+        ({"num_beams": 0}, (), "num_beams must be positive, got 0"),
+    ],
+)
+def test_a_setting_that_cannot_work_ends_it_before_the_prompt_is_written(
+    values, options, message, generate, edited
+):
+    folder = edited("generation_config.json", **values)
+    assert_one_line(generate(folder, "Hello", *options), 1, message)
+
+
+def test_a_folder_whose_name_json_cannot_hold_ends_it_before_anything_is_made(
+    generate, checkpoint, tmp_path
+):
+    folder = tmp_path / os.fsdecode(b"\xff")
+    shutil.copytree(checkpoint, folder)
+    (folder / "model.safetensors").write_bytes(b"never read")
+    done = generate(bytes(folder), "Hello", "--json")
+    assert_one_line(done, 1, "--json: model: strings must be UTF-8")
 
 
 @pytest.mark.parametrize("bytes_left", [0, 7, 8, 100, -1])

@@ -52,6 +52,9 @@ def test_a_prepacked_checkpoint_is_loaded_where_there_is_no_other(
     result = generated(str(tmp_path), *ids)
     assert (result["tokens"], result["dtype"]) == (expected(do_sample=False), "float32")
     assert generated(str(tmp_path), *ids, "--dtype", "bfloat16")["dtype"] == "bfloat16"
+    # A configuration beside it is no other checkpoint.
+    python_model.config.save_pretrained(tmp_path)
+    assert generated(str(tmp_path), *ids)["tokens"] == expected(do_sample=False)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +65,7 @@ def test_a_prepacked_checkpoint_is_loaded_where_there_is_no_other(
         (("--seed", str(2**53 + 1)), {"seed": 2**53 + 1}),
         (("--seed", "7", "--temperature", "1.7"), {"seed": 7, "temperature": 1.7}),
         (("--seed", "7", "--top-k", "5"), {"seed": 7, "top_k": 5}),
+        (("--seed", "7", "--top-k", "0"), {"seed": 7, "top_k": 0}),
         (("--seed", "7", "--top-p", "0.6"), {"seed": 7, "top_p": 0.6}),
         (("--seed", "7", "--min-p", "0.3"), {"seed": 7, "min_p": 0.3}),
         (
@@ -89,6 +93,27 @@ def test_defaults_are_the_folders(generated, edited, expected):
     greedy = generated(folder, "--ids", TEXT_IDS, "--max-new-tokens", "12", "--greedy")
     assert greedy["tokens"] == expected(do_sample=False)
     assert "seed" not in greedy
+
+
+def test_beams_are_the_folders_unless_an_option_says_otherwise(generated, edited, expected):
+    said = {"num_beams": 3, "length_penalty": -2.0, "early_stopping": True}
+    folder = edited("generation_config.json", **said)
+    options = (folder, "--ids", TEXT_IDS, "--max-new-tokens", "12")
+    assert generated(*options)["tokens"] == expected(do_sample=False, **said)
+    five = expected(do_sample=False, **(said | {"num_beams": 5}))
+    assert generated(*options, "--num-beams", "5")["tokens"] == five
+    assert generated(*options, "--num-beams", "1")["tokens"] == expected(do_sample=False)
+
+
+def test_sequence_bias_is_the_folders(generated, edited, expected):
+    usual = expected(do_sample=False)
+    bias = [[[usual[0]], -50.0], [[usual[2], usual[3]], -50.0]]
+    biased = expected(do_sample=False, sequence_bias=bias)
+    assert biased != usual
+    for value in (bias, {str(tuple(tokens)): number for tokens, number in bias}):
+        folder = edited("generation_config.json", sequence_bias=value)
+        run = generated(folder, "--ids", TEXT_IDS, "--max-new-tokens", "12")
+        assert run["tokens"] == biased
 
 
 def test_an_end_of_sequence_token_ends_it(generated, edited, expected):

@@ -6,8 +6,10 @@ import subprocess
 from itertools import takewhile
 
 import pytest
+import torch
 import transformers
 from helpers import smollm2
+from helpers.checkpoint import byte_tokenizer
 from helpers.mistral_files import SENTENCEPIECE, TEKKEN
 from helpers.models import small_model
 from helpers.programs import assert_one_line, environment, program
@@ -16,6 +18,7 @@ from mistral_common.protocol.instruct.request import ChatCompletionRequest
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
 import mistral_ext
+from benchmarks import mistral_format
 
 TEXT = "déjà vu, 日本 🙂\n  two  spaces"
 
@@ -196,6 +199,35 @@ class TestChat:
     def expected(self, file, content: str) -> list[int]:
         request = ChatCompletionRequest(messages=[UserMessage(content=content)])
         return MistralTokenizer.from_file(str(file)).encode_chat_completion(request).tokens
+
+
+def test_a_vocabulary_with_more_ids_than_the_tokenizer_has_is_no_hindrance(tmp_path, generated):
+    """Those ids are nothing in the text, as in Hugging Face."""
+    tokenizer = byte_tokenizer()
+    tokenizer.save_pretrained(tmp_path)
+    model = small_model(vocab_size=len(tokenizer) + 1000)
+    model.generation_config.eos_token_id = None
+    model.save_pretrained(tmp_path)
+    run = generated(str(tmp_path), "Hello", "--max-new-tokens", "40", "--seed", "1")
+    assert any(token >= len(tokenizer) for token in run["tokens"])
+    assert len(run["tokens"]) == 40
+    assert run["text"] == tokenizer.decode(run["tokens"], skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("has_tokenizer", [True, False])
+def test_text_of_a_model_in_mistrals_own_format_ends_at_the_tokenizers_end(
+    has_tokenizer, tmp_path, generated
+):
+    model = small_model(vocab_size=32768, tie_word_embeddings=False, num_hidden_layers=1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.fill_(0 if "proj" in name or "lm_head" in name else 1)
+        model.lm_head.weight[2] = 1  # whatever comes, </s> comes next
+    mistral_format.save(model, tmp_path)
+    if has_tokenizer:
+        shutil.copy(SENTENCEPIECE["v3"], tmp_path / "tokenizer.model.v3")
+    run = generated(str(tmp_path), "--ids", "1,5", "--max-new-tokens", "6")
+    assert run["tokens"] == ([2] if has_tokenizer else [2] * 6)
 
 
 def test_the_first_space_of_sentencepiece_is_kept(tmp_path, generated):
