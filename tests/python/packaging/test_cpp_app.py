@@ -1,5 +1,6 @@
 """examples/cpp_app, built against what `cmake --install` lays out, and the installed programs."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,18 @@ def test_it_writes_what_python_makes(cpp_app, tmp_path):
     printed = run(cpp_app, folder, PROMPT)
     assert printed == tokenizer.decode(ids, skip_special_tokens=True) + "\n"
     assert printed.startswith(PROMPT)
+
+
+def test_what_is_wrong_is_one_line(cpp_app, tmp_path):
+    folder = save_small_checkpoint(tmp_path)
+    for arguments, message in (
+        ((tmp_path / "none", PROMPT), "load: "),
+        ((folder, ""), "generate: "),
+    ):
+        done = subprocess.run([cpp_app, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith(message)
+        assert done.stderr.count("\n") == 1
 
 
 def test_its_128_tokens_of_a_trained_model_are_pythons_and_hugging_faces(cpp_app, device):
