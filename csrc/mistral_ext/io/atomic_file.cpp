@@ -93,13 +93,15 @@ void AtomicFile::commit() {
 }
 
 fs::path AtomicFile::replace() {
-  if (is_folder(path_)) fail(EISDIR);
-  if (::renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, path_.c_str(), RENAME_EXCHANGE) == 0) {
-    return std::exchange(temporary_, {});
-  }
-  if (errno == ENOENT) {
+  std::error_code error;
+  const auto status = fs::symlink_status(path_, error);
+  if (fs::is_directory(status)) fail(EISDIR);
+  if (!fs::exists(status)) {
     commit();
     return {};
+  }
+  if (::renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, path_.c_str(), RENAME_EXCHANGE) == 0) {
+    return std::exchange(temporary_, {});
   }
   if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP) fail(errno);
   // A file system that exchanges no names. A second link leaves the file where it is; but in a

@@ -15,14 +15,15 @@ LEFT_OUT = {
         read_sequence_bias token_rows warpers
     """,
     "io": """
-        checkpoint_index checksum json on_threads printable read_tensor safetensors_dtype
+        checkpoint_index checksum folder_change json on_threads printable read_tensor
+        safetensors_dtype
     """,
     "layers": """
         rope_init
     """,
     "models": """
         checkpoint_folder checkpointed_layer mistral_format parameter_shapes saved_config
-        visibility_plan
+        stored_config visibility_plan
     """,
     "ops": """
         attention_reference check_tensor linear_cross_entropy_logits
