@@ -14,8 +14,8 @@
 namespace mistral_ext::parallel {
 namespace {
 
-// About what falling asleep and being woken takes.
-constexpr std::chrono::microseconds kSpin{20};
+// About what falling asleep and being woken takes on a machine with nothing else to do.
+constexpr std::chrono::microseconds kSpin{50};
 // How long a rank that has ended may go unnoticed.
 constexpr std::chrono::milliseconds kSleep{50};
 
@@ -150,12 +150,14 @@ std::vector<int> Rounds::missing() const {
 // Throws where waiting has become pointless.
 void Rounds::look_after(bool slept_through) {
   if (segment_.has_failed()) fail("another rank has failed");
+  const bool late = Clock::now() >= begun_ + timeout_;
   for (int rank = 0; rank < size_; ++rank) {
     if (rank == rank_) continue;
     auto& state = segment_.state(rank);
     // Asked before its step: a rank may leave once it has taken the step that is waited for.
     const bool left = state.has_left.load() != 0;
-    const bool ended = !left && slept_through && !has_come(rank) && has_ended(state.process);
+    const bool ended =
+        !left && (slept_through || late) && !has_come(rank) && has_ended(state.process);
     if (!(left || ended) || has_come(rank)) continue;
     fail(fmt::format("rank {} (pid {}) of group {} has {}",
                      rank,
@@ -163,13 +165,12 @@ void Rounds::look_after(bool slept_through) {
                      group_,
                      left ? "left it" : "ended"));
   }
-  if (Clock::now() < begun_ + timeout_) return;
   const auto ranks = missing();
-  if (ranks.empty()) return;
+  if (!late || ranks.empty()) return;
   fail(fmt::format("{} of group {} did not come to its call number {} within {} ms",
                    list_ranks(ranks),
                    group_,
-                   calls_,
+                   calls(),
                    timeout_.count()));
 }
 
@@ -182,7 +183,7 @@ void Rounds::compare_calls() {
     fail(fmt::format(
         "call number {} of group {} must be the same on all ranks, got {} on rank 0 and "
         "{} on rank {}",
-        calls_,
+        calls(),
         group_,
         describe(first),
         describe(other),

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -40,7 +41,7 @@ class Rounds {
 
   int rank() const { return rank_; }
   int size() const { return size_; }
-  // The number of collectives begun.
+  // The number of collectives begun. For any thread.
   uint64_t calls() const { return calls_; }
 
   // The first meeting that follows compares the ranks' calls.
@@ -76,7 +77,7 @@ class Rounds {
 
   uint32_t step_ = 0;
   uint64_t round_ = 0;
-  uint64_t calls_ = 0;
+  std::atomic<uint64_t> calls_{0};
   CollectiveCall call_;
   bool compared_ = false;
   bool left_ = false;

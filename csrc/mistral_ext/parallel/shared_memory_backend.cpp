@@ -78,7 +78,7 @@ c10::intrusive_ptr<c10d::Backend::Options> SharedMemoryBackend::getBackendOption
 
 std::chrono::milliseconds SharedMemoryBackend::timeout_or_own(
     std::chrono::milliseconds timeout) const {
-  return timeout == c10d::kUnsetTimeout ? timeout_ : timeout;
+  return timeout == c10d::kUnsetTimeout ? timeout_.load() : timeout;
 }
 
 Work SharedMemoryBackend::done(OpType op, std::vector<at::Tensor> results) const {

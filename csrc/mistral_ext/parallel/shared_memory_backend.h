@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <string>
 #include <torch/csrc/distributed/c10d/Backend.hpp>
@@ -93,7 +94,7 @@ class SharedMemoryBackend : public c10d::Backend {
   std::chrono::milliseconds timeout_or_own(std::chrono::milliseconds timeout) const;
   c10::intrusive_ptr<c10d::Work> done(c10d::OpType op, std::vector<at::Tensor> results) const;
 
-  std::chrono::milliseconds timeout_;
+  std::atomic<std::chrono::milliseconds> timeout_;
   std::string group_;
   SharedCollectives collectives_;
 };

@@ -20,6 +20,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "mistral_ext/core/check.h"
 #include "mistral_ext/parallel/futex.h"
 #include "mistral_ext/parallel/store_wait.h"
 
@@ -91,6 +92,11 @@ SharedSegment::SharedSegment(c10d::Store& store,
                              std::chrono::milliseconds timeout)
     : size_(size) {
   static_assert(std::is_trivially_destructible_v<RankState>);
+  MISTRAL_EXT_CHECK(size >= 1 && size <= kMostRanks && rank >= 0 && rank < size,
+                    "mistral_shm: rank must be below the number of ranks, at most {}, got {} of {}",
+                    kMostRanks,
+                    rank,
+                    size);
   static_assert(sizeof(RankState) % alignof(RankState) == 0 && sizeof(Header) <= 4096);
   bytes_ = 4096 + static_cast<size_t>(size) * (sizeof(RankState) + 2 * kBufferBytes);
   const auto deadline = Clock::now() + timeout;

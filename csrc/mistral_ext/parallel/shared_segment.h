@@ -29,10 +29,12 @@ struct alignas(64) RankState {
 class SharedSegment {
  public:
   static constexpr size_t kBufferBytes = size_t{1} << 20;
+  static constexpr int kMostRanks = 1024;
 
   // Every rank of the group constructs one, over a store, or a part of one, that nothing else uses.
   // Returns when all have mapped the memory. Throws c10::DistBackendError on every rank where one
-  // is on another host or does not come within the time-out. group: its name in messages.
+  // is on another host or does not come within the time-out. rank < size <= kMostRanks. group: its
+  // name in messages.
   SharedSegment(c10d::Store& store,
                 int rank,
                 int size,
