@@ -29,6 +29,9 @@ LEFT_OUT = {
         attention_reference check_tensor linear_cross_entropy_logits
         linear_cross_entropy_parts
     """,
+    "parallel": """
+        completed_work dense_tensor futex launch_environment store_wait tensor_parts
+    """,
     "tokenizers": """
         base64 bpe_model byte_alphabet byte_pair_encoder case_folding characters
         instruction_messages merge_table pre_tokenizer protobuf_outline python_json python_json_text
