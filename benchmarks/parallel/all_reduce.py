@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import statistics
 import tempfile
 import time
@@ -45,6 +46,7 @@ def run(quick: bool, seconds: float) -> list[dict[str, Any]]:
             ratio=medians["gloo"] / medians["mistral_ext"],
             mistral_ext_rate=size / medians["mistral_ext"] / 1e3,
             gloo_rate=size / medians["gloo"] / 1e3,
+            load=os.getloadavg()[0],
             all={name: [1e6 * each for each in taken] for name, taken in times.items()},
         )
     return table.rows

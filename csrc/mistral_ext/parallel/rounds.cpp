@@ -105,14 +105,24 @@ bool Rounds::has_come(int rank) const {
   return static_cast<int32_t>(steps - step_) >= 0;
 }
 
-bool Rounds::spin(int rank) const {
+bool Rounds::spin(int rank) {
+  if (skipped_spins_ > 0) {
+    --skipped_spins_;
+    return false;
+  }
   const auto until = Clock::now() + kSpin;
   do {
     for (int i = 0; i < 16; ++i) {
-      if (has_come(rank)) return true;
+      if (has_come(rank)) {
+        failed_spins_ = 0;
+        return true;
+      }
       pause_briefly();
     }
   } while (Clock::now() < until);
+  // Where other processes have the cores, spinning is in the way of the one that is waited for.
+  failed_spins_ = std::min(failed_spins_ + 1, 6);
+  skipped_spins_ = (1 << failed_spins_) - 1;
   return false;
 }
 

@@ -25,7 +25,8 @@ namespace mistral_ext::parallel {
 //       next_round();
 //     } while (more);
 //
-// A meeting spins for some microseconds and then sleeps in the kernel. Whoever sleeps looks a few
+// A meeting spins for some microseconds, unless that was in vain lately, and then sleeps in the
+// kernel. Whoever sleeps looks a few
 // times a second whether those it waits for still live. What goes wrong is thrown as
 // c10::DistBackendError, on all ranks and with the same message, and so is every later call.
 class Rounds {
@@ -62,7 +63,7 @@ class Rounds {
 
  private:
   bool has_come(int rank) const;
-  bool spin(int rank) const;
+  bool spin(int rank);
   void wait_for(int rank);
   void look_after(bool slept_through);
   void compare_calls();
@@ -81,6 +82,8 @@ class Rounds {
   CollectiveCall call_;
   bool compared_ = false;
   bool left_ = false;
+  int failed_spins_ = 0;   // in a row
+  int skipped_spins_ = 0;  // for so many meetings
   std::chrono::milliseconds timeout_{0};
   std::chrono::steady_clock::time_point begun_;
 };
