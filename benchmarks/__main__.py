@@ -24,6 +24,7 @@ TOPICS = {
     "attention": "benchmarks.ops.attention",
     "linear": "benchmarks.ops.linear",
     "all_reduce": "benchmarks.parallel.all_reduce",
+    "tensor_parallel": "benchmarks.parallel.tensor_parallel",
 }
 RESULTS = Path(__file__).parent / "results"
 

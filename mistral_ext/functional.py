@@ -28,6 +28,7 @@ import torch
 from torch.utils import _pytree
 
 from mistral_ext import _C
+from mistral_ext._ranks import as_context
 
 if TYPE_CHECKING:
     from mistral_ext.hf import MistralCache
@@ -39,47 +40,60 @@ _EMBEDDING = "model.embed_tokens.weight"
 
 
 class ParamsConfig:
-    """The Hugging Face configuration that stands in `params`; read-only.
+    """The Hugging Face configuration in `params`, and over which ranks these are spread.
 
-    To pytrees it is part of the structure and has no leaves. Two are equal where their contents
-    are. It also carries the C++ model that runs its params, which no copy shares.
+    Read-only. To pytrees it is part of the structure and has no leaves. Two are equal where their
+    contents are. It also carries the C++ model that runs its params, which no copy shares.
     """
 
-    def __init__(self, text: str) -> None:
-        """text: the configuration as JSON."""
+    def __init__(self, text: str, group_name: str = "") -> None:
+        """text: the configuration as JSON; group_name: of the process group, "" for one rank."""
         self._text = text
+        self._group_name = group_name
         self._runner: _Runner | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The dictionary of a config.json."""
         return json.loads(self._text)
 
+    @property
+    def ranks(self) -> "_C.ParallelContext":
+        """The ranks over which the params are spread."""
+        return _C.ParallelContext(self._group_name) if self._group_name else _C.ParallelContext()
+
+    def sharded(self, ranks: "_C.ParallelContext") -> "ParamsConfig":
+        """The same configuration, for params spread over these ranks."""
+        return ParamsConfig(self._text, ranks.name)
+
     def runner(self) -> "_Runner":
         if self._runner is None:
-            self._runner = _Runner(self.to_dict())
+            self._runner = _Runner(self.to_dict(), self.ranks)
         return self._runner
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ParamsConfig) and self._text == other._text
+        return isinstance(other, ParamsConfig) and self._state() == other._state()
 
     def __hash__(self) -> int:
-        return hash(self._text)
+        return hash(self._state())
 
     def __repr__(self) -> str:
-        return f"ParamsConfig({self._text!r})"
+        return f"ParamsConfig({', '.join(map(repr, filter(None, self._state())))})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ParamsConfig, (self._text,)
+        return ParamsConfig, self._state()
+
+    def _state(self) -> tuple[str, str]:
+        return self._text, self._group_name
 
 
 # A new object each time: params made by tree_map must not hold the C++ model, and through it the
 # tensors, of those they were made from.
 _pytree.register_pytree_node(
     ParamsConfig,
-    lambda config: ([], config._text),
-    lambda _, text: ParamsConfig(text),
+    lambda config: ([], config._state()),
+    lambda _, state: ParamsConfig(*state),
     serialized_type_name="mistral_ext.functional.ParamsConfig",
-    flatten_with_keys_fn=lambda config: ([], config._text),
+    flatten_with_keys_fn=lambda config: ([], config._state()),
 )
 torch.serialization.add_safe_globals([ParamsConfig])
 
@@ -87,8 +101,9 @@ torch.serialization.add_safe_globals([ParamsConfig])
 class _Runner:
     """Makes C++ models of the tensors of params, as they are at each call; keeps the last."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], ranks: "_C.ParallelContext") -> None:
         self.config = _C.MistralConfig.from_dict(config)
+        self.ranks = ranks
         self._last: tuple[dict[str, torch.Tensor], _C.MistralForCausalLM] | None = None
 
     def with_weights(self, weights: dict[str, torch.Tensor]) -> "_C.MistralForCausalLM":
@@ -100,7 +115,7 @@ class _Runner:
         last = self._last
         if last is not None and _same_objects(weights, last[0]):
             return last[1]
-        model = _C.MistralForCausalLM(self.config)
+        model = _C.MistralForCausalLM(self.config, self.ranks)
         model.load_parameters(weights)
         self._last = weights, model
         return model
@@ -196,23 +211,46 @@ def _put(node: Params, path: list[str], tensor: torch.Tensor) -> None:
 
 
 def shard_mistral_lm_params(
-    params: Params, group: "torch.distributed.ProcessGroup | None" = None
+    params: Params,
+    group: "torch.distributed.ProcessGroup | torch.distributed.DeviceMesh | None" = None,
 ) -> Params:
-    """The part of params that this rank of `group` holds: with its one rank, all of them.
+    """The part of params that this rank of `group` holds: with one rank, all of them.
 
-    group: a process group; None is the default one, or no group where torch.distributed was not
-    initialised. Raises ValueError for a group of several ranks.
+    group: a process group, or a DeviceMesh of one dimension; None is the default group, or no group
+        where torch.distributed was not initialised.
+
+    Every rank calls this with the same params. The parts have memory of their own, so that what is
+    not this rank's is freed with `params`. forward_mistral_lm then is a collective: all ranks call
+    it with the same tokens, and all get the logits. convert_back_mistral_lm_params gathers the
+    whole. Raises ValueError where the number of ranks does not divide the heads, the intermediate
+    size or the vocabulary (the message says which numbers do), for params that are sharded already,
+    and where the ranks' configurations differ.
     """
-    _config_of(params, "shard_mistral_lm_params")
-    ranks = 1
-    if group is not None or torch.distributed.is_initialized():
-        ranks = torch.distributed.get_world_size(group)
-    if ranks != 1:
+    function = "shard_mistral_lm_params"
+    config = _config_of(params, function)
+    if group is None and not torch.distributed.is_initialized():
+        return params
+    ranks = as_context(group, function)
+    if config.ranks.size > 1:
         raise ValueError(
-            f"shard_mistral_lm_params: group must have one rank, got {ranks}: one rank holds all"
-            " parameters; to run the whole model on every rank, leave this call out"
+            f"{function}: params must be whole, got ones that are spread over"
+            f" {config.ranks.size} ranks"
         )
-    return params
+    if ranks.size == 1:
+        return params
+    cpp_config = config.runner().config
+    weights = dict(_named_tensors(params))
+    _C.check_rank_count(cpp_config, ranks.size)
+    device = weights[_EMBEDDING].device
+    ranks.check_device(device)
+    _C.check_agreement("the configuration", config._text, device, ranks)
+    sharded: Params = {"config": config.sharded(ranks)}
+    for name, tensor in weights.items():
+        shard = _C.parameter_shard(name, cpp_config, ranks)
+        length = tensor.shape[shard.dim] // shard.count
+        part = tensor.detach().narrow(shard.dim, shard.index * length, length)
+        _put(sharded, name.split("."), part.clone(memory_format=torch.contiguous_format))
+    return sharded
 
 
 def create_mistral_lm_cache(params: Params) -> "_C.KVCache":
@@ -296,10 +334,16 @@ def _merge_heads(qk_mask: torch.Tensor, config: "_C.MistralConfig") -> torch.Ten
 def convert_back_mistral_lm_params(params: Params) -> dict[str, torch.Tensor]:
     """The state dict that Hugging Face's model of these params has, sharing their storage.
 
-    A head that is the embedding appears under both its names, as Hugging Face writes it.
+    A head that is the embedding appears under both its names, as Hugging Face writes it. Sharded
+    params are gathered: every rank calls this and gets whole tensors.
     """
     config = _config_of(params, "convert_back_mistral_lm_params")
     state = {name: tensor.detach() for name, tensor in _named_tensors(params)}
+    if config.ranks.size > 1:
+        cpp_config, ranks = config.runner().config, config.ranks
+        for name, part in state.items():
+            shard = _C.parameter_shard(name, cpp_config, ranks)
+            state[name] = _C.gather_shards(part, shard, ranks)
     if _HEAD not in state:
         _check_tied(config.to_dict().get("tie_word_embeddings", False))
         state[_HEAD] = state[_EMBEDDING]

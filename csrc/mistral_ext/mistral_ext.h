@@ -16,6 +16,7 @@
 #include "mistral_ext/io/safetensors_file.h"
 #include "mistral_ext/io/sharded_safetensors.h"
 #include "mistral_ext/io/write_safetensors.h"
+#include "mistral_ext/models/gather.h"
 #include "mistral_ext/models/load.h"
 #include "mistral_ext/models/load_pretrained.h"
 #include "mistral_ext/models/mistral_for_causal_lm.h"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import mistral_ext
-from mistral_ext.cli import loading
+from mistral_ext.cli import loading, ranks
 from mistral_ext.cli.arguments import divisor, integer, probability, share
 from mistral_ext.cli.errors import UsageError
 from mistral_ext.cli.text_stream import TextStream
@@ -45,12 +45,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     options = _generate_options(arguments)
+    with ranks.joined(loading.device_of(arguments)) as group:
+        return _run(arguments, options, group)
+
+
+def _run(arguments: argparse.Namespace, options: dict[str, Any], group: Any) -> int:
     source = loading.find_source(arguments)
     tokenizer = loading.load_tokenizer(source)
     text = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     input_ids = _encode(tokenizer, text, arguments.chat)
-    loaded = loading.load_model(source, arguments)
-    model = loaded.model
+    if group is None:
+        model = loading.load_model(source, arguments).model
+    else:
+        model = loading.load_part(source, arguments, group)
     # torch starts every process with one and the same seed.
     seed = torch.seed() if arguments.seed is None else arguments.seed
     torch.manual_seed(seed)
@@ -78,10 +85,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise
     report = mistral_ext.path_report(model)
     result = _result(stream, started) | {
-        "model": loaded.name,
+        "model": source.name,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
         "threads": torch.get_num_threads(),
+        "ranks": 1 if group is None else group.size(),
         "forward": str(report.last_forward or report.path),
         "loop": str(report.generation),
         "seed": None if arguments.greedy else seed,
@@ -143,10 +151,11 @@ def _result(stream: TextStream, started: float) -> dict[str, Any]:
 
 def _summary(result: dict[str, Any]) -> str:
     rate = result["tokens_per_second"]
+    ranks_of = "" if result["ranks"] == 1 else f"{result['ranks']} ranks of "
     speed = "" if rate is None else f", then {rate:.1f} tokens/s"
     return (
         f"{result['new_tokens']} tokens; the first after {result['first_token_seconds']:.2f} s"
         f" ({result['prompt_tokens']} in the prompt){speed}; {result['model']}, {result['dtype']},"
-        f" {result['device']}, {result['threads']} threads, forward"
+        f" {result['device']}, {ranks_of}{result['threads']} threads, forward"
         f" {result['forward']}, loop {result['loop']}"
     )

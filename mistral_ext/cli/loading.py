@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 import mistral_ext
 from mistral_ext import _C
-from mistral_ext.cli import smollm2
+from mistral_ext.cli import ranks, smollm2
 from mistral_ext.cli.arguments import integer
 from mistral_ext.cli.errors import UsageError
 
@@ -73,7 +73,7 @@ def load_tokenizer(source: Source) -> Any:
 def load_model(source: Source, arguments: argparse.Namespace) -> Loaded:
     """The model in the dtype and on the device that the arguments name, in eval mode."""
     apply_threads(arguments)
-    device = _device(arguments.device)
+    device = device_of(arguments)
     with _quiet(), _load_errors(source.name):
         hf_model, found = transformers.AutoModelForCausalLM.from_pretrained(
             source.location, dtype=DTYPES[arguments.dtype], output_loading_info=True
@@ -82,6 +82,33 @@ def load_model(source: Source, arguments: argparse.Namespace) -> Loaded:
             raise ValueError(f"its weights lack {missing}")
         hf_model = hf_model.to(device).eval()
         return Loaded(source.name, mistral_ext.from_hf(hf_model), hf_model)
+
+
+def load_part(
+    source: Source, arguments: argparse.Namespace, group: "torch.distributed.ProcessGroup"
+) -> Any:
+    """This process's part of the model, which all processes of the group load at once."""
+    apply_threads(arguments)
+    with _quiet(), _load_errors(source.name):
+        kind = transformers.AutoConfig.from_pretrained(source.location).model_type
+        ours = {
+            cls.config_class.model_type: cls
+            for cls in (
+                mistral_ext.MistralForCausalLM,
+                mistral_ext.MinistralForCausalLM,
+                mistral_ext.Ministral3ForCausalLM,
+            )
+        }
+        return ours[kind].from_pretrained(
+            source.location,
+            tp_group=group,
+            dtype=DTYPES[arguments.dtype],
+            device=ranks.local_device(device_of(arguments)),
+        )
+
+
+def device_of(arguments: argparse.Namespace) -> torch.device:
+    return _device(arguments.device)
 
 
 def _location(named: str) -> str:

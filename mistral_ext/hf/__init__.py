@@ -33,6 +33,7 @@ from mistral_ext.hf.modeling import (  # noqa: E402
 )
 from mistral_ext.hf.patch import patch, unpatch  # noqa: E402
 from mistral_ext.hf.path import Choice, PathReport, use_path  # noqa: E402
+from mistral_ext.hf.shard import clip_grad_norm_, gather, shard_  # noqa: E402
 
 __all__ = [
     "Choice",
@@ -54,9 +55,12 @@ __all__ = [
     "MistralForTokenClassification",
     "MistralModel",
     "PathReport",
+    "clip_grad_norm_",
     "from_hf",
+    "gather",
     "patch",
     "path_report",
+    "shard_",
     "unpatch",
     "use_path",
 ]

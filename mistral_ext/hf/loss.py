@@ -14,6 +14,8 @@ from torch.nn import functional
 from transformers.loss import loss_utils
 from transformers.loss.loss_utils import ForCausalLMLoss
 
+from mistral_ext import _C
+from mistral_ext.hf.parallel import context_of
 from mistral_ext.hf.tensors import is_plain
 
 # What Hugging Face's loss is made of: a program that replaces one of them wants it to run.
@@ -35,8 +37,19 @@ class Targets:
         items = self.num_items
         return total.float() / (items.to(total.device) if torch.is_tensor(items) else items)
 
-    def of_hidden_states(self, hidden_states: Tensor, weight: Tensor) -> Tensor:
-        """The loss for hidden_states [batch, seq, hidden_size] and the head's weight."""
+    def of_hidden_states(
+        self, hidden_states: Tensor, weight: Tensor, ranks: _C.ParallelContext | None = None
+    ) -> Tensor:
+        """The loss for hidden_states [batch, seq, hidden_size] and the head's weight.
+
+        ranks: those over which the weight is spread.
+        """
+        if ranks is not None and ranks.size > 1:
+            return self.loss(
+                _C.vocab_parallel_cross_entropy(
+                    hidden_states.flatten(0, -2), weight, self.labels, self.ignore_index, ranks
+                )
+            )
         return self.loss(
             torch.ops.mistral_ext.linear_cross_entropy(
                 hidden_states.flatten(0, -2), weight, self.labels, self.ignore_index
@@ -77,7 +90,7 @@ def targets(
         or loss_utils.fixed_cross_entropy is not _FIXED_CROSS_ENTROPY
         or functional.cross_entropy is not _CROSS_ENTROPY
         or weight is None
-        or weight.shape[0] != causal_lm.config.vocab_size
+        or weight.shape[0] * context_of(causal_lm).size != causal_lm.config.vocab_size
         or not is_plain(weight, labels, given)
         or given.dtype != torch.int64
         or given.numel() != tokens.shape[:2].numel()

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     GenerationConfig,
     GenerationMixin,
@@ -25,6 +26,7 @@ from transformers.generation import GenerateBeamDecoderOnlyOutput, GenerateDecod
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
+from mistral_ext._ranks import as_context
 from mistral_ext.hf.backbone import (
     Ministral3Model,
     MinistralModel,
@@ -36,6 +38,7 @@ from mistral_ext.hf.beam_search import BEAM_STEPS, plan_beam_search, run_beam_se
 from mistral_ext.hf.cache import MistralCache
 from mistral_ext.hf.dynamic_cache import lent
 from mistral_ext.hf.generation import SAMPLING_STEPS, LoopPlan, plan_loop, run_loop
+from mistral_ext.hf.load_shards import load_shards
 from mistral_ext.hf.loss import targets
 from mistral_ext.hf.module_forward import module_forward
 from mistral_ext.hf.native import (
@@ -48,6 +51,13 @@ from mistral_ext.hf.native import (
     training_arguments,
 )
 from mistral_ext.hf.outputs import causal_lm_output
+from mistral_ext.hf.parallel import (
+    context_of,
+    gather_weights,
+    local_key_value_heads,
+    on_first_rank,
+    share_generator,
+)
 from mistral_ext.hf.path import PathReport, choose, choose_loop
 from mistral_ext.hf.pending_logits import deferred_logits
 from mistral_ext.hf.prepacked import Prepacked
@@ -137,19 +147,22 @@ class NativeCausalLM(Prepacked, NativeModule):
             inputs["logits_to_keep"] = kept_positions(keep, tokens.shape[1])
         wanted = targets(self, tokens, keep, labels, **kwargs)
         defers = wanted is not None and records_gradients()
+        ranks = context_of(self)
         hidden_states = output_hidden_states(self.config, kwargs)
         with native.running() as cpp_model, lent(cache, native.windows) as kv:
             logits, last_hidden_state, layers = cpp_model.forward(
                 **inputs,
                 cache=kv,
-                compute_logits=not defers,
+                # Of several ranks at once: who reads them later would wait for the others.
+                compute_logits=not defers or ranks.size > 1,
                 output_hidden_states=hidden_states,
                 **training_arguments(self),
             )
         loss = None
         if defers:
-            loss = wanted.of_hidden_states(last_hidden_state, self.lm_head.weight)
-            logits = deferred_logits(loss, last_hidden_state, self.lm_head.weight)
+            loss = wanted.of_hidden_states(last_hidden_state, self.lm_head.weight, ranks)
+            if ranks.size == 1:
+                logits = deferred_logits(loss, last_hidden_state, self.lm_head.weight)
         elif wanted is not None:
             loss = wanted.of_logits(logits)
         elif labels is not None:
@@ -161,6 +174,43 @@ class NativeCausalLM(Prepacked, NativeModule):
             past_key_values=cache if keep_cache else None,
             hidden_states=tuple(layers) if hidden_states else None,
         )
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Any, *args: Any, tp_group: Any = None, **kwargs: Any
+    ) -> Any:
+        """As transformers' from_pretrained; with tp_group, this rank's part of the model.
+
+        tp_group: a ProcessGroup, or a DeviceMesh of one dimension, over whose ranks the weights are
+            spread. All of them call this; each maps or reads its part of the files. The other
+            arguments are then dtype, device (or device_map), attn_implementation and the hub's.
+        """
+        if tp_group is None:
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        context = as_context(tp_group, "from_pretrained")
+        return load_shards(cls, pretrained_model_name_or_path, context, *args, **kwargs)
+
+    def save_pretrained(
+        self,
+        save_directory: Any,
+        is_main_process: bool = True,
+        state_dict: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """As transformers' save_pretrained. A sharded model is gathered, and rank 0 writes."""
+        if context_of(self).size == 1:
+            super().save_pretrained(save_directory, is_main_process, state_dict, **kwargs)
+            return
+        if state_dict is None:
+            state_dict = gather_weights(self)
+        with on_first_rank(self) as writes:
+            if writes:
+                super().save_pretrained(save_directory, is_main_process, state_dict, **kwargs)
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
+        if context_of(self).size > 1:
+            raise ValueError("resize_token_embeddings: model must be whole, got a sharded one")
+        return super().resize_token_embeddings(*args, **kwargs)
 
     def create_cache(
         self, batch_size: int | None = None, max_length: int | None = None
@@ -181,7 +231,7 @@ class NativeCausalLM(Prepacked, NativeModule):
                 config = self.config
                 cache.allocate(
                     batch_size,
-                    config.num_key_value_heads,
+                    local_key_value_heads(self),
                     config.head_dim,
                     self.dtype,
                     self.device,
@@ -251,6 +301,7 @@ class NativeCausalLM(Prepacked, NativeModule):
             self.config.vocab_size,
         )
         if not self._takes_cpp_loop(native, plan, model_kwargs, SAMPLING_STEPS):
+            share_generator(input_ids.device, context_of(self))
             return super()._sample(
                 input_ids,
                 logits_processor,
@@ -287,6 +338,7 @@ class NativeCausalLM(Prepacked, NativeModule):
             self.config.vocab_size,
         )
         if not self._takes_cpp_loop(native, plan, model_kwargs, BEAM_STEPS):
+            share_generator(input_ids.device, context_of(self))
             return super()._beam_search(
                 input_ids,
                 logits_processor,

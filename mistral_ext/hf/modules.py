@@ -19,6 +19,7 @@ from transformers.models.ministral3 import modeling_ministral3 as ministral3
 from transformers.models.mistral import modeling_mistral as mistral
 
 from mistral_ext.hf.attention import ATTENTION, OUR_ATTENTIONS
+from mistral_ext.hf.parallel import mask_of_own_heads
 from mistral_ext.hf.tensors import operators_apply
 
 SILU = (type(ACT2FN["silu"]), nn.SiLU)
@@ -83,7 +84,7 @@ class _Attention(nn.Module):
             query,
             key,
             value,
-            attention_mask,
+            mask_of_own_heads(self.q_proj, attention_mask),
             dropout=self.attention_dropout if self.training else 0.0,
             scaling=self.scaling,
             sliding_window=self._window(),

@@ -18,6 +18,7 @@ from mistral_ext.hf.attention import OUR_ATTENTIONS
 from mistral_ext.hf.cache import MistralCache
 from mistral_ext.hf.checkpointing import checkpointed_layers, checkpointing_obstacle
 from mistral_ext.hf.dynamic_cache import dynamic_cache_obstacle
+from mistral_ext.hf.parallel import PARALLEL_TYPES, context_of, vocab_size
 from mistral_ext.hf.path import Choice
 from mistral_ext.hf.rotary import RotaryWatch
 from mistral_ext.hf.tensors import autocast_dtype, is_plain, transform
@@ -140,12 +141,14 @@ class NativeModel:
             self._refusal = str(error)
             return
         self._refusal = ""
+        context = context_of(owner)
+        types = owner._native_types if context.size == 1 else owner._native_types | PARALLEL_TYPES
         roles = {
-            **owner._native_types,
+            **types,
             "ignored_hooks": ignored_hooks(),
             "model" if owner is backbone else "causal_lm": (type(owner),),
         }
-        self._weights = _C.SharedWeights(config, roles)
+        self._weights = _C.SharedWeights(config, roles, context)
         self._rotary = RotaryWatch(config, fields)
 
 
@@ -223,6 +226,7 @@ def _key(owner: torch.nn.Module) -> tuple[Any, ...]:
     embedding = backbone._modules.get("embed_tokens")
     return (
         backbone.__dict__.get("_made_from"),
+        backbone.__dict__.get("_ranks"),
         config.sliding_window,
         config.num_hidden_layers,
         None if layer_types is None else tuple(layer_types),
@@ -235,7 +239,7 @@ def _key(owner: torch.nn.Module) -> tuple[Any, ...]:
 def _fields(config: Any, backbone: torch.nn.Module) -> dict[str, Any]:
     """The configuration for C++: what modules took from it when they were made, they keep."""
     embedding = backbone.embed_tokens
-    fields = {**backbone._made_from, "vocab_size": embedding.weight.shape[0]}
+    fields = {**backbone._made_from, "vocab_size": vocab_size(backbone)}
     live = config.to_dict()
     for name in ("sliding_window", "num_hidden_layers", "layer_types"):
         if name in live:

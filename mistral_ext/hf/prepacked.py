@@ -15,7 +15,14 @@ from transformers.initialization import no_init_weights
 from typing_extensions import Self
 
 from mistral_ext import _C
+from mistral_ext._ranks import as_context
 from mistral_ext.hf.native import backbone_of
+from mistral_ext.hf.parallel import (
+    context_of,
+    gather_weights,
+    install_parallel_modules,
+    on_first_rank,
+)
 
 GENERATION_CONFIG = "generation_config.json"
 
@@ -28,14 +35,19 @@ class Prepacked:
 
         folder: made where there is none; files of other names stay as they are. The weights and the
             configuration are one file, which appears whole or not at all. A tokenizer's own
-            save_pretrained puts it beside them.
+            save_pretrained puts it beside them. A sharded model is gathered, all ranks call this,
+            and the first one writes.
 
         Raises ValueError where the parameters are not those of the configuration (PEFT,
         quantisation), of several dtypes or on several devices, and where the file cannot be
         written.
         """
-        tensors = dict(self.named_parameters(remove_duplicate=False))
         head, embedding = self.lm_head.weight, backbone_of(self).embed_tokens.weight
+        context = context_of(self)
+        if context.size > 1:
+            tensors = gather_weights(self)
+        else:
+            tensors = dict(self.named_parameters(remove_duplicate=False))
         if self.config.tie_word_embeddings and head is embedding:
             del tensors["lm_head.weight"]
         fields = self.config.to_diff_dict()
@@ -44,6 +56,13 @@ class Prepacked:
             # This class does not read them; who loads the file would take it for Ministral's.
             fields.pop("layer_types", None)
         fields["dtype"] = str(embedding.dtype).removeprefix("torch.")
+        with on_first_rank(self) as writes:
+            if writes:
+                self._write_prepacked(fields, tensors, folder)
+
+    def _write_prepacked(
+        self, fields: dict[str, Any], tensors: dict[str, torch.Tensor], folder: str | PathLike[str]
+    ) -> None:
         if self.generation_config is not None:
             self.generation_config.validate(
                 strict=True
@@ -62,6 +81,7 @@ class Prepacked:
         dtype: torch.dtype | None = None,
         device: torch.device | str = "cpu",
         verify: bool = False,
+        tp_group: Any = None,
     ) -> Self:
         """The model that save_prepacked wrote, as from_pretrained gives one: in evaluation mode.
 
@@ -72,11 +92,17 @@ class Prepacked:
         verify: reads every tensor now and compares its checksum. Without it only the header is
             checked.
 
+        tp_group: a ProcessGroup, or a DeviceMesh of one dimension, over whose ranks the weights are
+            spread: each maps or reads its part. All ranks call this.
+
         Raises ValueError naming the file and what in it is wrong: damage, another version of the
         format, a configuration that does not fit the tensors, another class's model.
         """
         with torch.inference_mode(False):  # or the parameters could never be trained
-            return cls._load_prepacked(folder, dtype, torch.device(device), verify)
+            context = _C.ParallelContext()
+            if tp_group is not None:
+                context = as_context(tp_group, "load_prepacked")
+            return cls._load_prepacked(folder, dtype, torch.device(device), verify, context)
 
     @classmethod
     def _load_prepacked(
@@ -85,8 +111,11 @@ class Prepacked:
         dtype: torch.dtype | None,
         device: torch.device,
         verify: bool,
+        context: "_C.ParallelContext",
     ) -> Self:
-        text, tensors = _C.read_prepacked(folder, dtype=dtype, device=device, verify=verify)
+        text, tensors = _C.read_prepacked(
+            folder, dtype=dtype, device=device, context=context, verify=verify
+        )
         fields = json.loads(text)
         if dtype is not None:
             fields["dtype"] = str(dtype).removeprefix("torch.")
@@ -97,24 +126,26 @@ class Prepacked:
                 f"load: {path}: config: model_type must be {cls.config_class.model_type!r} for"
                 f" {cls.__name__}, got {kind!r}"
             )
-        with _no_garbage_collection():
+        with no_garbage_collection():
             try:
                 config = cls.config_class.from_dict(fields)
                 config.name_or_path = str(folder)
-                model = _without_weights(cls, config)
+                model = without_weights(cls, config)
             except Exception as error:  # transformers also reads fields that C++ does not
                 raise ValueError(f"load: {path}: config: {error}") from error
-            _put(model, tensors)
+            put(model, tensors)
         if (path / GENERATION_CONFIG).exists():
             try:
                 model.generation_config = GenerationConfig.from_pretrained(folder)
             except Exception as error:  # of any kind, as the file's values are
                 raise ValueError(f"load: {path / GENERATION_CONFIG}: {error}") from error
+        if context.size > 1:
+            install_parallel_modules(model, context)
         return model
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
     """Thousands of objects are made here and all stay: looking for garbage takes longer."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -125,7 +156,7 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _without_weights(cls: type[Any], config: PreTrainedConfig) -> Any:
+def without_weights(cls: type[Any], config: PreTrainedConfig) -> Any:
     """What cls(config).eval() makes, its parameters still to be put in.
 
     transformers' constructor makes one layer of each type. Making a layer takes it twenty times as
@@ -181,7 +212,7 @@ def _copies(module: nn.Module, count: int) -> list[nn.Module]:
     return copies
 
 
-def _put(model: Any, tensors: dict[str, torch.Tensor]) -> None:
+def put(model: Any, tensors: dict[str, torch.Tensor]) -> None:
     tied = "lm_head.weight" not in tensors
     for name, module in model.named_modules():
         tensor = tensors.get(f"{name}.weight")

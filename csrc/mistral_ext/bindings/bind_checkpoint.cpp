@@ -20,14 +20,17 @@ void bind_checkpoint(py::module_& m) {
       "load_pretrained",
       [](const std::filesystem::path& folder,
          std::optional<at::ScalarType> dtype,
-         const at::Device& device) {
+         const at::Device& device,
+         const parallel::Context& context) {
         const py::gil_scoped_release no_gil;
-        return models::load_pretrained(folder, {.dtype = dtype, .device = device});
+        return models::load_pretrained(folder,
+                                       {.dtype = dtype, .device = device, .parallel = context});
       },
       py::arg("folder"),
       py::kw_only(),
       py::arg("dtype") = py::none(),
       py::arg("device") = at::Device(at::kCPU),
+      py::arg("context") = parallel::Context(),
       "Loads a folder as C++ programs do. On the CPU, tensors that are stored as they are wanted\n"
       "are mapped, not read. dtype=None: the configuration's, else the embedding's.");
   m.def(
@@ -66,16 +69,18 @@ void bind_checkpoint(py::module_& m) {
       [](const std::filesystem::path& folder,
          std::optional<at::ScalarType> dtype,
          const at::Device& device,
+         const parallel::Context& context,
          bool verify) {
         const py::gil_scoped_release no_gil;
-        auto weights =
-            models::read_prepacked(folder, {.dtype = dtype, .device = device, .verify = verify});
+        auto weights = models::read_prepacked(
+            folder, {.dtype = dtype, .device = device, .parallel = context, .verify = verify});
         return std::pair(std::move(weights.config_text), std::move(weights.tensors));
       },
       py::arg("folder"),
       py::kw_only(),
       py::arg("dtype") = py::none(),
       py::arg("device") = at::Device(at::kCPU),
+      py::arg("context") = parallel::Context(),
       py::arg("verify") = false,
       "The configuration as JSON, and the tensors by name, of a prepacked checkpoint.");
   m.def(

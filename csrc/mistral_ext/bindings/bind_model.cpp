@@ -69,7 +69,9 @@ ForwardResult forward(MistralForCausalLM& model,
 void bind_model(py::module_& m) {
   py::class_<MistralForCausalLM, std::shared_ptr<MistralForCausalLM>>(
       m, "MistralForCausalLM", "The C++ model. Made without storage; its parameters are put in.")
-      .def(py::init<const MistralConfig&>(), py::arg("config"))
+      .def(py::init<const MistralConfig&, const parallel::Context&>(),
+           py::arg("config"),
+           py::arg("context") = parallel::Context())
       .def_property_readonly("config", &MistralForCausalLM::config)
       .def_property(
           "rope_length",
@@ -108,9 +110,10 @@ void bind_model(py::module_& m) {
 
   py::class_<SharedWeights>(
       m, "SharedWeights", "A C++ model whose weights are those of a live Hugging Face module.")
-      .def(py::init<const MistralConfig&, const py::dict&>(),
+      .def(py::init<const MistralConfig&, const py::dict&, parallel::Context>(),
            py::arg("config"),
            py::arg("module_types"),
+           py::arg("context") = parallel::Context(),
            "module_types: for each role (causal_lm, model, layers, layer, attention, rotary, mlp,\n"
            "norm, linear, embedding, activation, parameter) the tuple of classes whose arithmetic\n"
            "C++ has; and under ignored_hooks the codes of hooks that need not run. Without\n"

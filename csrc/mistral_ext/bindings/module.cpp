@@ -17,6 +17,7 @@ PYBIND11_MODULE(_C, m) {
       "The instruction-set level of the CPU kernels in use: the machine's best, or what\n"
       "MISTRAL_EXT_CPU_LEVEL forces. RuntimeError where the machine lacks the forced level.");
   mistral_ext::bindings::bind_config(m);
+  mistral_ext::bindings::bind_parallel_context(m);
   mistral_ext::bindings::bind_cache(m);
   mistral_ext::bindings::bind_model(m);
   mistral_ext::bindings::bind_generation(m);

@@ -236,8 +236,13 @@ std::vector<layers::WeightedModule*> slots_in_order(const models::MistralForCaus
 
 }  // namespace
 
-SharedWeights::SharedWeights(MistralConfig config, const py::dict& module_types)
-    : config_(std::move(config)), types_(module_types), has_head_(types_.contains("causal_lm")) {}
+SharedWeights::SharedWeights(MistralConfig config,
+                             const py::dict& module_types,
+                             parallel::Context context)
+    : config_(std::move(config)),
+      context_(std::move(context)),
+      types_(module_types),
+      has_head_(types_.contains("causal_lm")) {}
 
 std::string SharedWeights::refresh(py::handle module) {
   const Names& n = Names::get();
@@ -294,7 +299,7 @@ std::string SharedWeights::refresh(py::handle module) {
   const auto& weights = walk.weights();
   if (model_ != nullptr && std::ranges::equal(slots_, weights, is_held)) return "";
   model_ = nullptr;
-  auto model = std::make_shared<models::MistralForCausalLM>(config_);
+  auto model = std::make_shared<models::MistralForCausalLM>(config_, context_);
   slots_ = slots_in_order(*model, has_head_);
   for (size_t i = 0; i < weights.size(); ++i) slots_[i]->set_weight(weights[i]);
   model_ = std::move(model);

@@ -26,7 +26,10 @@ namespace mistral_ext::bindings {
 // backbone alone: the C++ model then has no weight for its head.
 class SharedWeights {
  public:
-  SharedWeights(MistralConfig config, const pybind11::dict& module_types);
+  //   context: the ranks over which the module's weights are spread.
+  SharedWeights(MistralConfig config,
+                const pybind11::dict& module_types,
+                parallel::Context context = {});
 
   // Why the module's own Python has to run, or ""; in the first case no weight is held any more.
   // Throws ValueError where a shape does not fit.
@@ -39,6 +42,7 @@ class SharedWeights {
   class Walk;
 
   MistralConfig config_;
+  parallel::Context context_;
   pybind11::dict types_;
   bool has_head_;
   std::shared_ptr<models::MistralForCausalLM> model_;

@@ -15,6 +15,7 @@
 #include "mistral_ext/generation/feeder.h"
 #include "mistral_ext/generation/highest.h"
 #include "mistral_ext/generation/logits_processor.h"
+#include "mistral_ext/generation/rank_agreement.h"
 #include "mistral_ext/generation/sampler.h"
 
 namespace mistral_ext::generation {
@@ -56,7 +57,8 @@ class ContinuationPicker {
 
 // bool [batch * continuations], on the CPU: which of those proposed end a sequence.
 //   is_last: all do.
-at::Tensor find_ended(const BeamState& state,
+at::Tensor find_ended(const models::MistralForCausalLM& model,
+                      const BeamState& state,
                       const GenerationConfig& config,
                       const Callbacks& callbacks,
                       bool is_last) {
@@ -69,8 +71,9 @@ at::Tensor find_ended(const BeamState& state,
     ends[i] =
         is_last || std::ranges::find(config.eos_token_ids, token[i]) != config.eos_token_ids.end();
   }
-  if (!callbacks.on_step) return ended;
-  const auto rows = callbacks.on_step({tokens, state.proposed_sequences()});
+  at::Tensor rows;
+  if (callbacks.on_step) rows = callbacks.on_step({tokens, state.proposed_sequences()});
+  rows = rows_of_any_rank(rows, ended.numel(), model);
   if (!rows.defined()) return ended;
   MISTRAL_EXT_CHECK(rows.sizes() == ended.sizes() && rows.scalar_type() == at::kBool,
                     "beam_search: on_step must return bool {}, got {} {}",
@@ -122,6 +125,7 @@ BeamSearchOutput beam_search(models::MistralForCausalLM& model,
                              const Callbacks& callbacks,
                              const std::optional<at::Generator>& generator) {
   const at::NoGradGuard no_grad;
+  agree_on_start(model, inputs, config, generator);
   config.validate();
   beams.validate();
   const int64_t num_beams = beams.num_beams;
@@ -171,8 +175,8 @@ BeamSearchOutput beam_search(models::MistralForCausalLM& model,
     scores = scores.view({batch, num_beams, vocab_size}) + state.scores().unsqueeze(-1);
     state.propose(picker.pick(scores.view({batch, num_beams * vocab_size})));
     const bool is_longest = state.length() + 1 >= prompt.max_length;
-    output.cancelled = !is_longest && callbacks.stop.stop_requested();
-    state.decide(find_ended(state, config, callbacks, is_longest || output.cancelled));
+    output.cancelled = !is_longest && any_rank(callbacks.stop.stop_requested(), model);
+    state.decide(find_ended(model, state, config, callbacks, is_longest || output.cancelled));
     ++output.steps;
     if (state.length() < prompt.max_length) watch.reached(state.length());
     // A cache of its own is not needed any more.

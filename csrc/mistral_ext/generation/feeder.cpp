@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "mistral_ext/generation/rank_agreement.h"
+
 namespace mistral_ext::generation {
 namespace {
 
@@ -34,11 +36,11 @@ at::Tensor Feeder::feed_prompt(int64_t chunk_size) {
   if (chunk_size == 0) chunk_size = prompt_.fed;
   int64_t begin = 0;
   for (; begin + chunk_size < prompt_.fed; begin += chunk_size) {
-    if (callbacks_.stop.stop_requested()) return {};
+    if (any_rank(callbacks_.stop.stop_requested(), model_)) return {};
     model_.model().forward(prompt_part(begin, chunk_size));
     interruption_point();
   }
-  if (callbacks_.stop.stop_requested()) return {};
+  if (any_rank(callbacks_.stop.stop_requested(), model_)) return {};
   const auto logits = last_logits(prompt_part(begin, prompt_.fed - begin));
   if (prompt_.position_ids.defined()) {
     // Of its own memory: it counts on in place.
@@ -49,6 +51,7 @@ at::Tensor Feeder::feed_prompt(int64_t chunk_size) {
 
 at::Tensor Feeder::feed(const at::Tensor& tokens) {
   models::ModelInputs inputs;
+  inputs.ranks_agree = true;
   inputs.input_ids = tokens;
   inputs.cache = cache_;
   if (mask_) {
@@ -73,6 +76,7 @@ void Feeder::repeat_rows(int64_t repeats) {
 
 models::ModelInputs Feeder::prompt_part(int64_t begin, int64_t count) {
   models::ModelInputs inputs;
+  inputs.ranks_agree = true;
   inputs.cache = cache_;
   if (prompt_.inputs_embeds.defined()) {
     inputs.inputs_embeds = prompt_.inputs_embeds.narrow(1, begin, count);

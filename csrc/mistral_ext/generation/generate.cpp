@@ -9,6 +9,7 @@
 #include "mistral_ext/generation/device_steps.h"
 #include "mistral_ext/generation/feeder.h"
 #include "mistral_ext/generation/growing_columns.h"
+#include "mistral_ext/generation/rank_agreement.h"
 #include "mistral_ext/generation/sampler.h"
 
 namespace mistral_ext::generation {
@@ -86,6 +87,7 @@ GenerateOutput generate(models::MistralForCausalLM& model,
                         const std::optional<at::Generator>& generator) {
   // Not inference mode, whose tensors no later pass with gradients could take from the cache.
   const at::NoGradGuard no_grad;
+  agree_on_start(model, inputs, config, generator);
   config.validate();
   const Prompt prompt = prepare_prompt(model, inputs, config);
   check_pad_token(config, prompt.batch, model.config().vocab_size);
@@ -103,14 +105,14 @@ GenerateOutput generate(models::MistralForCausalLM& model,
   GenerateOutput output;
   // What follows new tokens. Returns whether they were the last.
   const auto ends_after = [&](const at::Tensor& tokens) {
-    if (callbacks.on_step) {
-      const auto rows = callbacks.on_step({tokens, sequences.all()});
-      if (rows.defined()) tracker.mark(rows);
-    }
+    at::Tensor rows;
+    if (callbacks.on_step) rows = callbacks.on_step({tokens, sequences.all()});
+    rows = rows_of_any_rank(rows, prompt.batch, model);
+    if (rows.defined()) tracker.mark(rows);
     if (sequences.length() >= prompt.max_length) return true;
     watch.reached(sequences.length());
     if (tracker.all_stopped()) return true;
-    output.cancelled = callbacks.stop.stop_requested();
+    output.cancelled = any_rank(callbacks.stop.stop_requested(), model);
     return output.cancelled;
   };
   const auto go_on = [&] {

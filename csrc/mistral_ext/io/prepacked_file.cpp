@@ -155,6 +155,8 @@ void PrepackedFile::check_header() const {
                     printable(field(kHeaderChecksum)));
 }
 
+const std::string& PrepackedFile::header_checksum() const { return field(kHeaderChecksum); }
+
 void PrepackedFile::verify() const {
   on_threads(at::get_num_threads(), std::ssize(names_), [&](int64_t i) {
     const auto& stored = file_.tensors().at(names_[i]);

@@ -4,20 +4,33 @@
 
 #include "mistral_ext/ops/attention.h"
 #include "mistral_ext/ops/rotary_embedding.h"
+#include "mistral_ext/parallel/collectives.h"
 
 namespace mistral_ext::layers {
 
-Attention::Attention(const MistralConfig& config)
+Attention::Attention(const MistralConfig& config, const parallel::Context& context)
     : torch::nn::Module("Attention"),
+      context_(context),
+      heads_(config.num_attention_heads / context.size()),
       head_dim_(config.head_dim),
       scale_(1.0 / std::sqrt(static_cast<double>(config.head_dim))) {
   const int64_t hidden = config.hidden_size;
   const int64_t query_size = config.num_attention_heads * config.head_dim;
   const int64_t key_size = config.num_key_value_heads * config.head_dim;
-  q_proj_ = register_module("q_proj", std::make_shared<Linear>(hidden, query_size));
-  k_proj_ = register_module("k_proj", std::make_shared<Linear>(hidden, key_size));
-  v_proj_ = register_module("v_proj", std::make_shared<Linear>(hidden, key_size));
-  o_proj_ = register_module("o_proj", std::make_shared<Linear>(query_size, hidden));
+  const auto add = [&](const char* name, int64_t in, int64_t out, const parallel::ShardSpec& part) {
+    return register_module(name, std::make_shared<Linear>(in, out, part));
+  };
+  const auto kv_heads = parallel::ShardSpec::key_value_heads(context, config.num_key_value_heads);
+  q_proj_ = add("q_proj", hidden, query_size, parallel::ShardSpec::column_parallel(context));
+  k_proj_ = add("k_proj", hidden, key_size, kv_heads);
+  v_proj_ = add("v_proj", hidden, key_size, kv_heads);
+  o_proj_ = add("o_proj", query_size, hidden, parallel::ShardSpec::row_parallel(context));
+}
+
+std::optional<at::Tensor> Attention::mask_of_own_heads(
+    const std::optional<at::Tensor>& mask) const {
+  if (!context_.is_sharded() || !mask || mask->dim() != 4 || mask->size(1) == 1) return mask;
+  return mask->narrow(1, context_.rank() * heads_, heads_);
 }
 
 at::Tensor Attention::forward(const at::Tensor& hidden_states,
@@ -31,8 +44,12 @@ at::Tensor Attention::forward(const at::Tensor& hidden_states,
   const auto split = [&](const at::Tensor& x) {
     return x.view({batch, seq, x.size(2) / head_dim_, head_dim_});
   };
+  const auto of_all_ranks = [&](const Linear& linear) {
+    return parallel::sum_gradients_of_replicas(linear.weight(), linear.shard(), context_);
+  };
   const auto projected =
-      ops::linear_many(hidden_states, {q_proj_->weight(), k_proj_->weight(), v_proj_->weight()});
+      ops::linear_many(parallel::copy_to_ranks(hidden_states, context_),
+                       {q_proj_->weight(), of_all_ranks(*k_proj_), of_all_ranks(*v_proj_)});
   auto [query, key] = ops::rotary_embedding(split(projected[0]),
                                             split(projected[1]),
                                             angles.positions,
@@ -50,9 +67,9 @@ at::Tensor Attention::forward(const at::Tensor& hidden_states,
                                                  scale_,
                                                  visibility.is_causal,
                                                  visibility.sliding_window,
-                                                 visibility.mask,
+                                                 mask_of_own_heads(visibility.mask),
                                                  visibility.sequence_ids));
-  return o_proj_->forward(output.view({batch, seq, -1}));
+  return parallel::all_reduce(o_proj_->forward(output.view({batch, seq, -1})), context_);
 }
 
 }  // namespace mistral_ext::layers

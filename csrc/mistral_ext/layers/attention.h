@@ -9,13 +9,15 @@
 #include "mistral_ext/layers/linear.h"
 #include "mistral_ext/layers/rotary_embedding.h"
 #include "mistral_ext/layers/visibility.h"
+#include "mistral_ext/parallel/context.h"
 
 namespace mistral_ext::layers {
 
 // Grouped-query self-attention with rotary positions (Ainslie et al. 2023, arXiv 2305.13245).
 class Attention : public torch::nn::Module {
  public:
-  explicit Attention(const MistralConfig& config);
+  //   context: the ranks over which the heads are spread.
+  explicit Attention(const MistralConfig& config, const parallel::Context& context = {});
 
   // hidden_states: [batch, seq, hidden_size] -> the same shape.
   //   cache: appended to and read from, or null.
@@ -27,6 +29,11 @@ class Attention : public torch::nn::Module {
                      bool differentiable) const;
 
  private:
+  // The part of a mask [batch, heads|1, ...] that is of this rank's heads.
+  std::optional<at::Tensor> mask_of_own_heads(const std::optional<at::Tensor>& mask) const;
+
+  parallel::Context context_;
+  int64_t heads_;  // of this rank
   int64_t head_dim_;
   double scale_;
   std::shared_ptr<Linear> q_proj_;

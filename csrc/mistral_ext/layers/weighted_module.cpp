@@ -6,10 +6,12 @@
 
 namespace mistral_ext::layers {
 
-WeightedModule::WeightedModule(const char* type_name, at::IntArrayRef weight_shape)
-    : torch::nn::Module(type_name), shape_(weight_shape.vec()) {
+WeightedModule::WeightedModule(const char* type_name,
+                               at::IntArrayRef weight_shape,
+                               const parallel::ShardSpec& shard)
+    : torch::nn::Module(type_name), shard_(shard), shape_(shard.part_of(weight_shape)) {
   weight_ = register_parameter("weight",
-                               at::empty(weight_shape, at::TensorOptions().device(at::kMeta)),
+                               at::empty(shape_, at::TensorOptions().device(at::kMeta)),
                                /*requires_grad=*/false);
 }
 

@@ -5,6 +5,8 @@
 
 #include <vector>
 
+#include "mistral_ext/parallel/shard_spec.h"
+
 namespace mistral_ext::layers {
 
 // A module whose only state is the parameter `weight`. Layers are made on the meta device, without
@@ -12,12 +14,16 @@ namespace mistral_ext::layers {
 // handle itself: later in-place changes and storage swaps of that tensor are seen here.
 class WeightedModule : public torch::nn::Module {
  public:
-  WeightedModule(const char* type_name, at::IntArrayRef weight_shape);
+  //   weight_shape: of the whole weight; this rank's part of it is what the module holds.
+  WeightedModule(const char* type_name,
+                 at::IntArrayRef weight_shape,
+                 const parallel::ShardSpec& shard = {});
 
   const at::Tensor& weight() const { return weight_; }
 
-  // What the weight's shape has to be.
+  // What the weight's shape has to be: of this rank's part.
   at::IntArrayRef shape() const { return shape_; }
+  const parallel::ShardSpec& shard() const { return shard_; }
 
   // Throws ValueError where the shape differs.
   void set_weight(const at::Tensor& weight);
@@ -29,6 +35,7 @@ class WeightedModule : public torch::nn::Module {
  private:
   void check_shape(const at::Tensor& weight) const;
 
+  parallel::ShardSpec shard_;
   std::vector<int64_t> shape_;
   at::Tensor weight_;
 };

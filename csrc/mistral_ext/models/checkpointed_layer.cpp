@@ -22,8 +22,14 @@ std::vector<layers::WeightedModule*> weighted_modules_of(const DecoderLayer& lay
 
 // What a layer needs beside tensors with gradients.
 struct Recipe : torch::CustomClassHolder {
-  Recipe(MistralConfig config, layers::RotaryAngles angles, layers::Visibility visibility)
-      : config(std::move(config)), angles(std::move(angles)), visibility(std::move(visibility)) {}
+  Recipe(MistralConfig config,
+         parallel::Context ranks,
+         layers::RotaryAngles angles,
+         layers::Visibility visibility)
+      : config(std::move(config)),
+        ranks(std::move(ranks)),
+        angles(std::move(angles)),
+        visibility(std::move(visibility)) {}
 
   at::Tensor run(const DecoderLayer& layer, const at::Tensor& hidden_states) const {
     ResidualStream stream{hidden_states, at::Tensor()};
@@ -33,6 +39,7 @@ struct Recipe : torch::CustomClassHolder {
   }
 
   MistralConfig config;
+  parallel::Context ranks;
   layers::RotaryAngles angles;
   layers::Visibility visibility;
 };
@@ -72,7 +79,7 @@ class CheckpointedLayer : public torch::autograd::Function<CheckpointedLayer> {
       inputs[i].set_requires_grad(true);
       wanted.push_back(inputs[i]);
     }
-    const DecoderLayer layer(recipe->config);
+    const DecoderLayer layer(recipe->config, recipe->ranks);
     const auto modules = weighted_modules_of(layer);
     for (size_t i = 0; i < modules.size(); ++i) modules[i]->set_weight(inputs[i + 1]);
     const auto output = recipe->run(layer, inputs[0]);
@@ -95,6 +102,7 @@ class CheckpointedLayer : public torch::autograd::Function<CheckpointedLayer> {
 
 at::Tensor forward_checkpointed(const DecoderLayer& layer,
                                 const MistralConfig& config,
+                                const parallel::Context& ranks,
                                 const at::Tensor& hidden_states,
                                 const LayerContext& context) {
   std::vector<at::Tensor> weights;
@@ -103,7 +111,7 @@ at::Tensor forward_checkpointed(const DecoderLayer& layer,
       hidden_states,
       at::TensorList(weights),
       &layer,
-      c10::make_intrusive<Recipe>(config, context.angles, context.visibility));
+      c10::make_intrusive<Recipe>(config, ranks, context.angles, context.visibility));
 }
 
 }  // namespace mistral_ext::models

@@ -2,12 +2,13 @@
 
 namespace mistral_ext::models {
 
-DecoderLayer::DecoderLayer(const MistralConfig& config) : torch::nn::Module("DecoderLayer") {
+DecoderLayer::DecoderLayer(const MistralConfig& config, const parallel::Context& context)
+    : torch::nn::Module("DecoderLayer") {
   const auto norm = [&] {
     return std::make_shared<layers::RMSNorm>(config.hidden_size, config.rms_norm_eps);
   };
-  self_attn_ = register_module("self_attn", std::make_shared<layers::Attention>(config));
-  mlp_ = register_module("mlp", std::make_shared<layers::MLP>(config));
+  self_attn_ = register_module("self_attn", std::make_shared<layers::Attention>(config, context));
+  mlp_ = register_module("mlp", std::make_shared<layers::MLP>(config, context));
   input_layernorm_ = register_module("input_layernorm", norm());
   post_attention_layernorm_ = register_module("post_attention_layernorm", norm());
 }

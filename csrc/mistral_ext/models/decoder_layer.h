@@ -7,6 +7,7 @@
 #include "mistral_ext/layers/attention.h"
 #include "mistral_ext/layers/mlp.h"
 #include "mistral_ext/layers/rms_norm.h"
+#include "mistral_ext/parallel/context.h"
 
 namespace mistral_ext::models {
 
@@ -28,7 +29,7 @@ struct LayerContext {
 // norm -> attention -> add, norm -> MLP -> add.
 class DecoderLayer : public torch::nn::Module {
  public:
-  explicit DecoderLayer(const MistralConfig& config);
+  explicit DecoderLayer(const MistralConfig& config, const parallel::Context& context = {});
 
   // Updates `stream` in place; afterwards its sum is the value after attention and its pending the
   // MLP's output. Where `input` is not null, the stream's value on entry is written to it.

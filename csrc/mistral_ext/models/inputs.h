@@ -31,6 +31,9 @@ struct ModelInputs {
   std::vector<bool> checkpointed_layers;
   // Whether the embeddings of input_ids take part in gradients though the table does not.
   bool embeddings_require_grad = false;
+  // With weights spread over several ranks: whether the inputs are known to be the same on all.
+  // Otherwise they are compared first.
+  bool ranks_agree = false;
 };
 
 struct ModelOutputs {

@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <map>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -14,11 +16,14 @@
 #include <vector>
 
 #include "mistral_ext/core/check.h"
+#include "mistral_ext/io/json.h"
 #include "mistral_ext/io/printable.h"
 #include "mistral_ext/models/checkpoint_folder.h"
 #include "mistral_ext/models/load.h"
 #include "mistral_ext/models/mistral_format.h"
 #include "mistral_ext/models/parameter_shapes.h"
+#include "mistral_ext/models/read_part.h"
+#include "mistral_ext/parallel/agreement.h"
 
 namespace mistral_ext::models {
 namespace {
@@ -29,30 +34,60 @@ constexpr const char* kEmbedding = "model.embed_tokens.weight";
 class Loader {
  public:
   Loader(const CheckpointFolder& checkpoint, const LoadOptions& options)
-      : checkpoint_(checkpoint), device_(options.device), dtype_(choose_dtype(options)) {}
+      : checkpoint_(checkpoint), options_(options) {}
 
-  std::shared_ptr<MistralForCausalLM> load() {
+  // The first part: no weight is read, and ranks are on their own.
+  void prepare() {
+    dtype_ = choose_dtype();
     // A configuration can ask for more layers than there is memory; a folder that has all of them
     // has a file of their size.
     for (int64_t i = 0; i < checkpoint_.config.num_hidden_layers; ++i) {
       find(fmt::format("model.layers.{}.input_layernorm.weight", i));
     }
-    const auto sources = find_sources();
-    check_unexpected(sources);
-    auto model = make_model();
-    io::StateDict state;
-    for (const auto& [name, source] : sources) state.emplace(name, read(name, source));
-    drop_equal_head(state);
-    load_parameters(*model, state);
-    model->set_extra_config(checkpoint_.extra_config);
-    return model;
+    sources_ = find_sources();
+    check_unexpected(sources_);
+    model_ = make_model();
+  }
+
+  // Ranks with other files would compute nonsense together: they compare what is stored, and a few
+  // bytes of each tensor.
+  void check_ranks_agree() const {
+    if (!options_.parallel.is_sharded()) return;
+    parallel::Digest config;
+    config.add(io::to_json(checkpoint_.config.to_map(), checkpoint_.label));
+    parallel::Digest weights;
+    for (const auto& [name, source] : sources_) {
+      const auto& info = *checkpoint_.tensors->find(source);
+      weights.add(name).add(static_cast<int64_t>(info.dtype));
+      for (const int64_t size : info.shape) weights.add(size);
+      weights.add(a_few_bytes(source, info));
+    }
+    weights.add(static_cast<int64_t>(dtype_));
+    parallel::check_agreement(
+        {{"the configuration", config.value()}, {"the checkpoint", weights.value()}},
+        options_.device,
+        options_.parallel);
+  }
+
+  void read_weights() {
+    const auto modules = weighted_modules(*model_);
+    for (const auto& [name, source] : sources_) {
+      state_.emplace(name, read(name, source, modules.at(name)->shard()));
+    }
+  }
+
+  std::shared_ptr<MistralForCausalLM> finish() {
+    drop_equal_head(state_);
+    load_parameters(*model_, state_);
+    model_->set_extra_config(checkpoint_.extra_config);
+    return model_;
   }
 
  private:
   // What it says of the configuration, with the folder's name.
   std::shared_ptr<MistralForCausalLM> make_model() const {
     try {
-      return std::make_shared<MistralForCausalLM>(checkpoint_.config);
+      return std::make_shared<MistralForCausalLM>(checkpoint_.config, options_.parallel);
     } catch (const c10::ValueError& error) {
       MISTRAL_EXT_CHECK(false, "{}: {}", checkpoint_.label, error.what_without_backtrace());
       throw;
@@ -78,8 +113,8 @@ class Loader {
     return checkpoint_.tensors->find(stored_name(name)) != nullptr;
   }
 
-  at::ScalarType choose_dtype(const LoadOptions& options) const {
-    auto dtype = options.dtype ? options.dtype : checkpoint_.dtype;
+  at::ScalarType choose_dtype() const {
+    auto dtype = options_.dtype ? options_.dtype : checkpoint_.dtype;
     if (!dtype) {
       dtype = find(checkpoint_.config.tie_word_embeddings && !has(kEmbedding) ? kHead : kEmbedding)
                   .dtype;
@@ -157,11 +192,18 @@ class Loader {
                                [&](std::string_view part) { return name.starts_with(part); });
   }
 
-  at::Tensor read(const std::string& name, const std::string& source) const {
-    const bool is_as_wanted =
-        device_.is_cpu() && checkpoint_.tensors->find(source)->dtype == dtype_;
-    auto weight = is_as_wanted ? checkpoint_.tensors->tensor(source)
-                               : checkpoint_.tensors->converted(source, dtype_, device_);
+  // Of a row in the middle; read, since to map a page is to have its neighbours, too.
+  at::Tensor a_few_bytes(const std::string& source, const io::TensorInfo& info) const {
+    constexpr int64_t kElements = 16;
+    const io::TensorPart row{.dim = 0, .start = info.shape.front() / 2, .length = 1};
+    const auto values = checkpoint_.tensors->converted(source, info.dtype, at::kCPU, row).flatten();
+    return values.narrow(0, 0, std::min(values.numel(), kElements)).view(at::kByte);
+  }
+
+  at::Tensor read(const std::string& name,
+                  const std::string& source,
+                  const parallel::ShardSpec& shard) const {
+    auto weight = read_part(*checkpoint_.tensors, source, shard, dtype_, options_.device);
     if (checkpoint_.is_mistral_format && is_interleaved(name)) {
       half_split_rows_(weight, checkpoint_.config.head_dim);
     }
@@ -172,12 +214,16 @@ class Loader {
   void drop_equal_head(io::StateDict& state) const {
     const auto head = state.find(kHead);
     if (!checkpoint_.config.tie_word_embeddings || head == state.end()) return;
-    if (at::equal(head->second, state.at(kEmbedding))) state.erase(head);
+    const bool differs = !at::equal(head->second, state.at(kEmbedding));
+    if (!parallel::any_rank(differs, options_.device, options_.parallel)) state.erase(head);
   }
 
   const CheckpointFolder& checkpoint_;
-  at::Device device_;
-  at::ScalarType dtype_;
+  const LoadOptions& options_;
+  at::ScalarType dtype_ = at::kFloat;
+  std::shared_ptr<MistralForCausalLM> model_;
+  std::map<std::string, std::string> sources_;  // by parameter: the stored tensor
+  io::StateDict state_;
 };
 
 }  // namespace
@@ -186,8 +232,21 @@ std::shared_ptr<MistralForCausalLM> load_pretrained(const std::filesystem::path&
                                                     const LoadOptions& options) {
   // Of use to passes that record gradients, wherever it is asked for.
   const c10::InferenceMode ordinary(false);
-  const auto checkpoint = open_checkpoint(folder);
-  auto model = Loader(checkpoint, options).load();
+  options.parallel.check_device(options.device.type());
+  const auto on_all_ranks = [&](const std::function<void()>& work) {
+    const auto what = fmt::format("load: {}", io::printable(folder.native()));
+    parallel::on_all_ranks(what, work, options.device, options.parallel);
+  };
+  std::optional<CheckpointFolder> checkpoint;
+  std::optional<Loader> loader;
+  on_all_ranks([&] {
+    checkpoint.emplace(open_checkpoint(folder));
+    loader.emplace(*checkpoint, options);
+    loader->prepare();
+  });
+  loader->check_ranks_agree();
+  on_all_ranks([&] { loader->read_weights(); });
+  auto model = loader->finish();
   for (auto& parameter : model->parameters()) parameter.requires_grad_(options.requires_grad);
   return model;
 }

@@ -14,6 +14,10 @@ struct LoadOptions {
   at::Device device = at::kCPU;
   // Whether the parameters require gradients: to train.
   bool requires_grad = false;
+  // The ranks over which the weights are spread. Each reads its part of the file and no more; all
+  // call this function, and learn where their files differ.
+  // GCC wants it for designated initialisers that leave it out.
+  parallel::Context parallel = {};  // NOLINT(readability-redundant-member-init)
 };
 
 // Loads a folder that save_pretrained wrote, Hugging Face's or ours: config.json with

@@ -5,7 +5,8 @@
 #include <ATen/ops/full.h>
 
 #include "mistral_ext/core/check.h"
-#include "mistral_ext/ops/linear_cross_entropy.h"
+#include "mistral_ext/layers/vocab_parallel_cross_entropy.h"
+#include "mistral_ext/parallel/collectives.h"
 
 namespace mistral_ext::models {
 namespace {
@@ -64,33 +65,54 @@ at::Tensor next_labels(const at::Tensor& labels, int64_t ignore_index) {
   return at::cat({labels.narrow(1, 1, labels.size(1) - 1), none}, 1).flatten();
 }
 
+parallel::Digest digest_of(const LogitsToKeep& logits_to_keep) {
+  if (const auto* count = std::get_if<int64_t>(&logits_to_keep)) {
+    return parallel::Digest().add(*count);
+  }
+  return parallel::Digest().add(std::get<at::Tensor>(logits_to_keep));
+}
+
+// What check_ranks_agree has seen.
+ModelInputs agreed(ModelInputs inputs) {
+  inputs.ranks_agree = true;
+  return inputs;
+}
+
 }  // namespace
 
-MistralForCausalLM::MistralForCausalLM(const MistralConfig& config)
+MistralForCausalLM::MistralForCausalLM(const MistralConfig& config,
+                                       const parallel::Context& context)
     : torch::nn::Module("MistralForCausalLM") {
-  model_ = register_module("model", std::make_shared<MistralModel>(config));
+  model_ = register_module("model", std::make_shared<MistralModel>(config, context));
   lm_head_ = register_module(
-      "lm_head", std::make_shared<layers::Linear>(config.hidden_size, config.vocab_size));
+      "lm_head",
+      std::make_shared<layers::Linear>(
+          config.hidden_size, config.vocab_size, parallel::ShardSpec::column_parallel(context)));
 }
 
 CausalLMOutputs MistralForCausalLM::forward(const ModelInputs& inputs,
                                             const LogitsToKeep& logits_to_keep) {
+  model_->check_ranks_agree(inputs, "logits_to_keep", digest_of(logits_to_keep));
   check_logits_to_keep(logits_to_keep, inputs);
   CausalLMOutputs outputs;
-  outputs.model = model_->forward(inputs);
-  outputs.logits =
-      lm_head_->forward(kept_positions(outputs.model.last_hidden_state, logits_to_keep));
+  outputs.model = model_->forward(agreed(inputs));
+  const auto kept = kept_positions(outputs.model.last_hidden_state, logits_to_keep);
+  outputs.logits = parallel::all_gather_last(
+      lm_head_->forward(parallel::copy_to_ranks(kept, parallel())), parallel());
   return outputs;
 }
 
 at::Tensor MistralForCausalLM::loss(const ModelInputs& inputs,
                                     const at::Tensor& labels,
                                     const LossOptions& options) {
+  parallel::Digest of_labels;
+  of_labels.add(labels).add(options.ignore_index).add(options.num_items_in_batch.value_or(-1));
+  model_->check_ranks_agree(inputs, "labels", of_labels);
   check_labels(inputs, labels, options);
-  const auto hidden_states = model_->forward(inputs).last_hidden_state;
+  const auto hidden_states = model_->forward(agreed(inputs)).last_hidden_state;
   const auto targets = next_labels(labels.to(hidden_states.device()), options.ignore_index);
-  const auto total = ops::linear_cross_entropy(
-      hidden_states.flatten(0, 1), lm_head_->weight(), targets, options.ignore_index);
+  const auto total = layers::vocab_parallel_cross_entropy(
+      hidden_states.flatten(0, 1), lm_head_->weight(), targets, options.ignore_index, parallel());
   if (options.num_items_in_batch) return total / *options.num_items_in_batch;
   return total / targets.ne(options.ignore_index).sum();
 }

@@ -37,7 +37,8 @@ struct LossOptions {
 // of its own; nothing may change its parameters meanwhile: docs/cpp.md.
 class MistralForCausalLM : public torch::nn::Module {
  public:
-  explicit MistralForCausalLM(const MistralConfig& config);
+  //   context: the ranks over which the weights are spread: docs/parallel.md.
+  explicit MistralForCausalLM(const MistralConfig& config, const parallel::Context& context = {});
 
   // The head runs on the kept positions alone.
   // Throws ValueError where an input does not fit, before any work.
@@ -56,6 +57,7 @@ class MistralForCausalLM : public torch::nn::Module {
                   const LossOptions& options = {});
 
   const MistralConfig& config() const { return model_->config(); }
+  const parallel::Context& parallel() const { return model_->parallel(); }
   at::Device device() const { return model_->embed_tokens().weight().device(); }
   at::ScalarType dtype() const { return model_->embed_tokens().weight().scalar_type(); }
   MistralModel& model() { return *model_; }

@@ -11,21 +11,24 @@
 #include "mistral_ext/core/check.h"
 #include "mistral_ext/models/checkpointed_layer.h"
 #include "mistral_ext/models/visibility_plan.h"
+#include "mistral_ext/parallel/shard_spec.h"
 
 namespace mistral_ext::models {
 
-MistralModel::MistralModel(const MistralConfig& config)
-    : torch::nn::Module("MistralModel"), config_(config), rotary_emb_(config) {
+MistralModel::MistralModel(const MistralConfig& config, const parallel::Context& context)
+    : torch::nn::Module("MistralModel"), config_(config), context_(context), rotary_emb_(config) {
   config.validate();
+  parallel::check_rank_count(config, context.size());
   MISTRAL_EXT_CHECK(config.hidden_act == "silu" || config.hidden_act == "swish",
                     "config: hidden_act must be silu, got {}",
                     config.hidden_act);
-  embed_tokens_ = register_module("embed_tokens",
-                                  std::make_shared<layers::Embedding>(
-                                      config.vocab_size, config.hidden_size, config.pad_token_id));
+  embed_tokens_ =
+      register_module("embed_tokens",
+                      std::make_shared<layers::Embedding>(
+                          config.vocab_size, config.hidden_size, config.pad_token_id, context));
   auto list = std::make_shared<torch::nn::ModuleListImpl>();
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
-    layers_.push_back(std::make_shared<DecoderLayer>(config));
+    layers_.push_back(std::make_shared<DecoderLayer>(config, context));
     list->push_back(layers_.back());
   }
   register_module("layers", list);
@@ -57,6 +60,24 @@ bool MistralModel::is_differentiable(const ModelInputs& inputs, const at::Tensor
   return std::any_of(all.begin(), all.end(), [](const auto& p) { return p.requires_grad(); });
 }
 
+void MistralModel::check_ranks_agree(const ModelInputs& inputs,
+                                     const std::string& what,
+                                     const parallel::Digest& more) const {
+  if (!context_.is_sharded() || inputs.ranks_agree) return;
+  parallel::Digest digest;
+  for (const auto* tensor : {&inputs.input_ids,
+                             &inputs.inputs_embeds,
+                             &inputs.attention_mask,
+                             &inputs.qk_mask,
+                             &inputs.position_ids}) {
+    digest.add(*tensor);
+  }
+  digest.add(inputs.cache == nullptr ? -1 : inputs.cache->seen());
+  parallel::check_agreement({{"the input", digest.value()}, {what, more.value()}},
+                            embed_tokens_->weight().device(),
+                            context_);
+}
+
 void MistralModel::check_checkpointed_layers(const ModelInputs& inputs) const {
   const auto& layers = inputs.checkpointed_layers;
   if (layers.empty()) return;
@@ -70,6 +91,7 @@ void MistralModel::check_checkpointed_layers(const ModelInputs& inputs) const {
 }
 
 ModelOutputs MistralModel::forward(const ModelInputs& inputs) {
+  check_ranks_agree(inputs, "nothing else", {});
   check_inputs(inputs, config_);
   check_checkpointed_layers(inputs);
   ResidualStream stream;
@@ -104,7 +126,8 @@ ModelOutputs MistralModel::forward(const ModelInputs& inputs) {
     }
     if (checkpointed) {
       if (input != nullptr) *input = stream.sum;
-      stream = {forward_checkpointed(*layers_[i], config_, stream.sum, context), at::Tensor()};
+      stream = {forward_checkpointed(*layers_[i], config_, context_, stream.sum, context),
+                at::Tensor()};
     } else {
       layers_[i]->forward(stream, context, input);
     }

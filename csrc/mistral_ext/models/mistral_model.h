@@ -9,13 +9,24 @@
 #include "mistral_ext/layers/embedding.h"
 #include "mistral_ext/models/decoder_layer.h"
 #include "mistral_ext/models/inputs.h"
+#include "mistral_ext/parallel/agreement.h"
+#include "mistral_ext/parallel/context.h"
 
 namespace mistral_ext::models {
 
 // Embedding, decoder layers, last norm. Submodules carry Hugging Face's names.
 class MistralModel : public torch::nn::Module {
  public:
-  explicit MistralModel(const MistralConfig& config);
+  //   context: the ranks over which the weights are spread; each holds a part. All then call
+  //   forward
+  //     with the same inputs, and get the same outputs.
+  explicit MistralModel(const MistralConfig& config, const parallel::Context& context = {});
+
+  // With weights spread over ranks: throws ValueError on all where their inputs differ, or `more`,
+  // which is named `what`.
+  void check_ranks_agree(const ModelInputs& inputs,
+                         const std::string& what,
+                         const parallel::Digest& more) const;
 
   // Threads: as MistralForCausalLM. Throws ValueError where an input does not fit; nothing is
   // appended to the cache then.
@@ -23,6 +34,7 @@ class MistralModel : public torch::nn::Module {
 
   const layers::Embedding& embed_tokens() const { return *embed_tokens_; }
   const MistralConfig& config() const { return config_; }
+  const parallel::Context& parallel() const { return context_; }
   layers::RotaryEmbedding& rotary_emb() { return rotary_emb_; }
 
  private:
@@ -32,6 +44,7 @@ class MistralModel : public torch::nn::Module {
   void check_checkpointed_layers(const ModelInputs& inputs) const;
 
   MistralConfig config_;
+  parallel::Context context_;
   std::shared_ptr<layers::Embedding> embed_tokens_;
   std::vector<std::shared_ptr<DecoderLayer>> layers_;
   std::shared_ptr<layers::RMSNorm> norm_;

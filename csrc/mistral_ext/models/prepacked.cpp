@@ -2,6 +2,8 @@
 
 #include <c10/core/InferenceMode.h>
 
+#include <functional>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -11,8 +13,11 @@
 #include "mistral_ext/io/printable.h"
 #include "mistral_ext/models/load.h"
 #include "mistral_ext/models/parameter_shapes.h"
+#include "mistral_ext/models/parameter_shard.h"
+#include "mistral_ext/models/read_part.h"
 #include "mistral_ext/models/saved_config.h"
 #include "mistral_ext/models/stored_config.h"
+#include "mistral_ext/parallel/agreement.h"
 
 namespace mistral_ext::models {
 namespace {
@@ -84,6 +89,18 @@ std::vector<std::string> check_tensors(const MistralConfig& config,
   return used;
 }
 
+void check_ranks_agree(const io::PrepackedFile& file, const PrepackedOptions& options) {
+  if (!options.parallel.is_sharded()) return;
+  parallel::Digest weights;
+  weights.add(file.header_checksum());
+  weights.add(options.dtype ? static_cast<int64_t>(*options.dtype) : -1);
+  parallel::check_agreement(
+      {{"the configuration", parallel::Digest().add(file.config_text()).value()},
+       {"the checkpoint", weights.value()}},
+      options.device,
+      options.parallel);
+}
+
 }  // namespace
 
 void save_prepacked(const ConfigMap& config, const io::StateDict& tensors, const fs::path& folder) {
@@ -112,31 +129,43 @@ void save_prepacked(const ConfigMap& config, const io::StateDict& tensors, const
 void save_prepacked(const MistralForCausalLM& model,
                     const fs::path& folder,
                     const ConfigMap& more) {
-  save_prepacked(config_to_save(model, more), tensors_to_save(model), folder);
+  const auto tensors = tensors_to_save(model);
+  on_first_rank(model, [&] { save_prepacked(config_to_save(model, more), tensors, folder); });
 }
 
 PrepackedWeights read_prepacked(const fs::path& folder, const PrepackedOptions& options) {
-  const io::PrepackedFile file(folder / kPrepackedFile);
+  options.parallel.check_device(options.device.type());
+  const auto on_all_ranks = [&](const std::function<void()>& work) {
+    const auto what = fmt::format("load: {}", io::printable((folder / kPrepackedFile).native()));
+    parallel::on_all_ranks(what, work, options.device, options.parallel);
+  };
+  std::optional<io::PrepackedFile> file;
   PrepackedWeights weights;
-  weights.config_text = file.config_text();
-  weights.config = read_config(file.config(), file.label());
-  weights.extra_config = extra_fields(file.config());
-  const auto used =
-      check_tensors(weights.config, file.names(), file.label(), [&](const std::string& name) {
-        return file.find(name);
-      });
-  MISTRAL_EXT_CHECK(is_model_dtype(options.dtype.value_or(at::kFloat)),
-                    "{}: dtype must be float32, bfloat16, float16 or float64, got {}",
-                    file.label(),
-                    c10::toString(*options.dtype));
-  if (options.verify) file.verify();
-  for (const auto& name : used) {
-    const auto stored = file.find(name)->dtype;
-    const auto dtype = options.dtype.value_or(stored);
-    const bool is_as_wanted = options.device.is_cpu() && stored == dtype;
-    weights.tensors.emplace(
-        name, is_as_wanted ? file.tensor(name) : file.converted(name, dtype, options.device));
-  }
+  std::vector<std::string> used;
+  on_all_ranks([&] {
+    file.emplace(folder / kPrepackedFile);
+    weights.config_text = file->config_text();
+    weights.config = read_config(file->config(), file->label());
+    weights.extra_config = extra_fields(file->config());
+    used =
+        check_tensors(weights.config, file->names(), file->label(), [&](const std::string& name) {
+          return file->find(name);
+        });
+    MISTRAL_EXT_CHECK(is_model_dtype(options.dtype.value_or(at::kFloat)),
+                      "{}: dtype must be float32, bfloat16, float16 or float64, got {}",
+                      file->label(),
+                      c10::toString(*options.dtype));
+    parallel::check_rank_count(weights.config, options.parallel.size());
+  });
+  check_ranks_agree(*file, options);
+  on_all_ranks([&] {
+    if (options.verify) file->verify();
+    for (const auto& name : used) {
+      const auto dtype = options.dtype.value_or(file->find(name)->dtype);
+      const auto shard = parameter_shard(name, weights.config, options.parallel);
+      weights.tensors.emplace(name, read_part(*file, name, shard, dtype, options.device));
+    }
+  });
   return weights;
 }
 
@@ -146,7 +175,7 @@ std::shared_ptr<MistralForCausalLM> load_prepacked(const fs::path& folder,
   const c10::InferenceMode ordinary(false);
   const auto weights = read_prepacked(folder, options);
   try {
-    auto model = std::make_shared<MistralForCausalLM>(weights.config);
+    auto model = std::make_shared<MistralForCausalLM>(weights.config, options.parallel);
     load_parameters(*model, weights.tensors);
     model->set_extra_config(weights.extra_config);
     for (auto& parameter : model->parameters()) parameter.requires_grad_(options.requires_grad);

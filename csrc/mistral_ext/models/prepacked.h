@@ -13,13 +13,16 @@ namespace mistral_ext::models {
 // A folder's prepacked checkpoint is this file; docs/cpp.md describes it.
 inline constexpr const char* kPrepackedFile = "model.prepacked.safetensors";
 
-// The first three are those of LoadOptions.
+// dtype, device, requires_grad and parallel are those of LoadOptions.
 struct PrepackedOptions {
   // Absent: the file's, which is what the CPU maps; another one is converted.
   std::optional<at::ScalarType> dtype = std::nullopt;
   at::Device device = at::kCPU;
   // Whether the parameters require gradients: to train. For load_prepacked.
   bool requires_grad = false;
+  // The ranks over which the weights are spread, as in LoadOptions.
+  // GCC wants it for designated initialisers that leave it out.
+  parallel::Context parallel = {};  // NOLINT(readability-redundant-member-init)
   // Reads every tensor at once and compares its checksum. Without it only the header is checked,
   // and no page of a weight is touched before the model uses it.
   bool verify = false;

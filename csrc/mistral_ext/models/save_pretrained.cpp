@@ -24,7 +24,8 @@ constexpr const char* kIndex = "model.safetensors.index.json";
 // Hugging Face's readers ask for this word.
 std::map<std::string, std::string> metadata() { return {{"format", "pt"}}; }
 
-// Consecutive parameters, as many as go into a file each.
+// On the first rank; elsewhere one without tensors. Consecutive parameters, as many as go into a
+// file each.
 std::vector<io::StateDict> split(const MistralForCausalLM& model, int64_t most) {
   const auto state = tensors_to_save(model);
   std::vector<io::StateDict> shards(1);
@@ -126,17 +127,12 @@ class Files {
   std::vector<std::unique_ptr<io::AtomicFile>> files_;
 };
 
-}  // namespace
-
-void save_pretrained(const MistralForCausalLM& model,
-                     const fs::path& folder,
-                     const ConfigMap& more,
-                     const SaveOptions& options) {
-  MISTRAL_EXT_CHECK(options.max_shard_size > 0,
-                    "save_pretrained: max_shard_size must be positive, got {}",
-                    options.max_shard_size);
+void write_files(const std::vector<io::StateDict>& shards,
+                 const MistralForCausalLM& model,
+                 const fs::path& folder,
+                 const ConfigMap& more,
+                 const SaveOptions& options) {
   make_folder(folder);
-  const auto shards = split(model, options.max_shard_size);
   Files files(folder);
   if (shards.size() == 1) {
     files.add_weights(kWeights, shards.front());
@@ -151,6 +147,19 @@ void save_pretrained(const MistralForCausalLM& model,
     files.add_json("generation_config.json", *options.generation_config);
   }
   files.commit();
+}
+
+}  // namespace
+
+void save_pretrained(const MistralForCausalLM& model,
+                     const fs::path& folder,
+                     const ConfigMap& more,
+                     const SaveOptions& options) {
+  MISTRAL_EXT_CHECK(options.max_shard_size > 0,
+                    "save_pretrained: max_shard_size must be positive, got {}",
+                    options.max_shard_size);
+  const auto shards = split(model, options.max_shard_size);
+  on_first_rank(model, [&] { write_files(shards, model, folder, more, options); });
 }
 
 }  // namespace mistral_ext::models

@@ -2,13 +2,14 @@
 
 #include "mistral_ext/core/check.h"
 #include "mistral_ext/io/printable.h"
-#include "mistral_ext/models/load.h"
+#include "mistral_ext/models/gather.h"
+#include "mistral_ext/parallel/agreement.h"
 
 namespace mistral_ext::models {
 
 io::StateDict tensors_to_save(const MistralForCausalLM& model) {
-  auto state = state_dict(model);
-  if (!model.config().tie_word_embeddings) {
+  auto state = gather_state_dict(model, /*everywhere=*/false);
+  if (!state.empty() && !model.config().tie_word_embeddings) {
     state.try_emplace("lm_head.weight", state.at("model.embed_tokens.weight"));
   }
   return state;
@@ -40,6 +41,14 @@ ConfigMap config_to_save(const MistralForCausalLM& model, const ConfigMap& more)
   for (const auto& [key, value] : more) config.try_emplace(key, value);
   for (const auto& [key, value] : model.extra_config()) config.try_emplace(key, value);
   return config;
+}
+
+void on_first_rank(const MistralForCausalLM& model, const std::function<void()>& write) {
+  const auto& ranks = model.parallel();
+  const auto first = [&] {
+    if (ranks.rank() == 0) write();
+  };
+  parallel::on_all_ranks("save", first, model.device(), ranks);
 }
 
 void make_folder(const std::filesystem::path& folder) {

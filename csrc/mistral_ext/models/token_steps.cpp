@@ -18,7 +18,7 @@ void TokenStepsPool::set_factory(Factory factory) { registered = factory; }
 TokenStepsPool::Taken TokenStepsPool::take(MistralForCausalLM& model, int64_t batch) {
   const Key key{batch, model.dtype(), model.device()};
   const Factory factory = registered;
-  if (factory == nullptr) return {key, nullptr};
+  if (factory == nullptr || model.parallel().is_sharded()) return {key, nullptr};
   {
     const std::scoped_lock lock(mutex_);
     std::erase_if(idle_, [&](const Taken& idle) {

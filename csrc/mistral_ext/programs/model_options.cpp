@@ -8,7 +8,9 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
+#include <cstdio>
 #include <filesystem>
+#include <stdexcept>
 #include <utility>
 
 #include "mistral_ext/core/check.h"
@@ -16,6 +18,7 @@
 #include "mistral_ext/io/printable.h"
 #include "mistral_ext/models/load_pretrained.h"
 #include "mistral_ext/models/prepacked.h"
+#include "mistral_ext/parallel/init_from_env.h"
 #include "mistral_ext/programs/option_values.h"
 #include "mistral_ext/programs/program.h"
 
@@ -41,6 +44,18 @@ bool is_prepacked_alone(const std::filesystem::path& folder) {
   return io::is_there(folder / models::kPrepackedFile) &&
          std::ranges::none_of(kWeights,
                               [&](const char* name) { return io::is_there(folder / name); });
+}
+
+// The processes that torchrun, mpirun or srun has started along with this one. All of them compute,
+// and the first one writes: the others' standard output goes nowhere.
+parallel::Context join_ranks(at::Device device) {
+  parallel::InitOptions options;
+  options.device = device.type();
+  const parallel::Context ranks(parallel::init_from_env(options));
+  if (ranks.rank() != 0 && std::freopen("/dev/null", "w", stdout) == nullptr) {
+    throw std::runtime_error("cannot write to /dev/null");
+  }
+  return ranks;
 }
 
 }  // namespace
@@ -91,12 +106,14 @@ void check_folder(const std::string& folder) {
 std::shared_ptr<models::MistralForCausalLM> load_model(const std::string& folder,
                                                        const ModelOptions& options) {
   check_folder(folder);
+  const auto device = chosen_device(options);
+  const auto ranks = join_ranks(device);
   if (is_prepacked_alone(folder)) {
     return models::load_prepacked(
-        folder, {.dtype = chosen_dtype(options), .device = chosen_device(options)});
+        folder, {.dtype = chosen_dtype(options), .device = device, .parallel = ranks});
   }
   return models::load_pretrained(
-      folder, {.dtype = chosen_dtype(options), .device = chosen_device(options)});
+      folder, {.dtype = chosen_dtype(options), .device = device, .parallel = ranks});
 }
 
 std::string name_of(at::ScalarType dtype) {

@@ -36,7 +36,8 @@ at::Device chosen_device(const ModelOptions& options);
 void check_folder(const std::string& folder);
 
 // The model of a folder, of its prepacked checkpoint where it has no other. What is wrong with the
-// folder is an error that names it.
+// folder is an error that names it. Started by torchrun, mpirun or srun: this process's part of the
+// model; standard output is then the first process's alone.
 std::shared_ptr<models::MistralForCausalLM> load_model(const std::string& folder,
                                                        const ModelOptions& options);
 

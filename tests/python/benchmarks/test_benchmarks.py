@@ -1,6 +1,7 @@
 """The benchmarks run; what they measure is no test."""
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -19,7 +20,10 @@ def test_writes_its_figures_with_the_machines_description(topic, tmp_path):
     assert found["machine"]["cpu_level"]
     assert found["rows"]
     for row in found["rows"]:
-        assert row["mistral_ext"] >= 0
+        # A difference of two times may come out negative where others use the machine.
+        figures = [value for value in row.values() if isinstance(value, float)]
+        assert figures
+        assert all(math.isfinite(figure) for figure in figures)
 
 
 def test_a_case_of_a_topic_can_be_chosen(tmp_path, capsys):

@@ -11,26 +11,27 @@ LEFT_OUT = {
         check config_reader
     """,
     "generation": """
-        beam_state beam_tree device_steps feeder growing_columns highest repeated_ngrams
-        read_sequence_bias token_rows warpers
+        beam_state beam_tree device_steps feeder growing_columns highest rank_agreement
+        read_sequence_bias repeated_ngrams token_rows warpers
     """,
     "io": """
         checkpoint_index checksum folder_change json on_threads printable read_tensor
         safetensors_dtype
     """,
     "layers": """
-        rope_init
+        rope_init vocab_parallel_cross_entropy
     """,
     "models": """
-        checkpoint_folder checkpointed_layer mistral_format parameter_shapes saved_config
-        stored_config visibility_plan
+        checkpoint_folder checkpointed_layer mistral_format parameter_shapes parameter_shard
+        read_part saved_config stored_config visibility_plan
     """,
     "ops": """
         attention_reference check_tensor linear_cross_entropy_logits
         linear_cross_entropy_parts
     """,
     "parallel": """
-        completed_work dense_tensor futex launch_environment store_wait tensor_parts
+        collectives completed_work dense_tensor futex launch_environment store_wait
+        tensor_parts
     """,
     "tokenizers": """
         base64 bpe_model byte_alphabet byte_pair_encoder case_folding characters
