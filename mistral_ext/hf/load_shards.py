@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from transformers import GenerationConfig
-from transformers.utils.hub import cached_file
+from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
 from mistral_ext import _C
 from mistral_ext.hf.parallel import install_parallel_modules
@@ -74,8 +74,6 @@ def _folder(name: str | PathLike[str], hub: dict[str, Any]) -> Path:
     for file in ("model.safetensors", "model.safetensors.index.json", GENERATION_CONFIG):
         found = cached_file(str(name), file, _raise_exceptions_for_missing_entries=False, **hub)
         if file.endswith(".index.json") and found is not None:
-            from transformers.utils.hub import get_checkpoint_shard_files
-
             get_checkpoint_shard_files(str(name), found, **hub)
     return Path(config).parent
 

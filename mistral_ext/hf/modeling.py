@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import (
     GenerationConfig,
     GenerationMixin,
@@ -26,7 +25,6 @@ from transformers.generation import GenerateBeamDecoderOnlyOutput, GenerateDecod
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
-from mistral_ext._ranks import as_context
 from mistral_ext.hf.backbone import (
     Ministral3Model,
     MinistralModel,
@@ -38,7 +36,6 @@ from mistral_ext.hf.beam_search import BEAM_STEPS, plan_beam_search, run_beam_se
 from mistral_ext.hf.cache import MistralCache
 from mistral_ext.hf.dynamic_cache import lent
 from mistral_ext.hf.generation import SAMPLING_STEPS, LoopPlan, plan_loop, run_loop
-from mistral_ext.hf.load_shards import load_shards
 from mistral_ext.hf.loss import targets
 from mistral_ext.hf.module_forward import module_forward
 from mistral_ext.hf.native import (
@@ -51,20 +48,15 @@ from mistral_ext.hf.native import (
     training_arguments,
 )
 from mistral_ext.hf.outputs import causal_lm_output
-from mistral_ext.hf.parallel import (
-    context_of,
-    gather_weights,
-    local_key_value_heads,
-    on_first_rank,
-    share_generator,
-)
+from mistral_ext.hf.parallel import context_of, local_key_value_heads, share_generator
 from mistral_ext.hf.path import PathReport, choose, choose_loop
 from mistral_ext.hf.pending_logits import deferred_logits
 from mistral_ext.hf.prepacked import Prepacked
+from mistral_ext.hf.sharded import Sharded
 from mistral_ext.hf.tensors import kept_positions, records_gradients
 
 
-class NativeCausalLM(Prepacked, NativeModule):
+class NativeCausalLM(Sharded, Prepacked, NativeModule):
     """What our classes add to Hugging Face's: forward and generate in C++.
 
     Parameters, configuration, loading, saving, tying and everything else are inherited. Attention
@@ -174,43 +166,6 @@ class NativeCausalLM(Prepacked, NativeModule):
             past_key_values=cache if keep_cache else None,
             hidden_states=tuple(layers) if hidden_states else None,
         )
-
-    @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: Any, *args: Any, tp_group: Any = None, **kwargs: Any
-    ) -> Any:
-        """As transformers' from_pretrained; with tp_group, this rank's part of the model.
-
-        tp_group: a ProcessGroup, or a DeviceMesh of one dimension, over whose ranks the weights are
-            spread. All of them call this; each maps or reads its part of the files. The other
-            arguments are then dtype, device (or device_map), attn_implementation and the hub's.
-        """
-        if tp_group is None:
-            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        context = as_context(tp_group, "from_pretrained")
-        return load_shards(cls, pretrained_model_name_or_path, context, *args, **kwargs)
-
-    def save_pretrained(
-        self,
-        save_directory: Any,
-        is_main_process: bool = True,
-        state_dict: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """As transformers' save_pretrained. A sharded model is gathered, and rank 0 writes."""
-        if context_of(self).size == 1:
-            super().save_pretrained(save_directory, is_main_process, state_dict, **kwargs)
-            return
-        if state_dict is None:
-            state_dict = gather_weights(self)
-        with on_first_rank(self) as writes:
-            if writes:
-                super().save_pretrained(save_directory, is_main_process, state_dict, **kwargs)
-
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
-        if context_of(self).size > 1:
-            raise ValueError("resize_token_embeddings: model must be whole, got a sharded one")
-        return super().resize_token_embeddings(*args, **kwargs)
 
     def create_cache(
         self, batch_size: int | None = None, max_length: int | None = None

@@ -103,7 +103,9 @@ def sharded_weights(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def install_parallel_modules(model: nn.Module, context: _C.ParallelContext) -> None:
-    """Makes modules that hold a part of their weight ones that know it."""
+    """Makes modules that hold a part of their weight ones that know it; with one rank, nothing."""
+    if context.size == 1:
+        return
     backbone = model._modules.get(model.base_model_prefix, model)
     backbone.__dict__["_ranks"] = context
     config = cpp_config(model)

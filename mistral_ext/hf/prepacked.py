@@ -139,8 +139,7 @@ class Prepacked:
                 model.generation_config = GenerationConfig.from_pretrained(folder)
             except Exception as error:  # of any kind, as the file's values are
                 raise ValueError(f"load: {path / GENERATION_CONFIG}: {error}") from error
-        if context.size > 1:
-            install_parallel_modules(model, context)
+        install_parallel_modules(model, context)
         return model
 
 

@@ -17,6 +17,7 @@ from helpers.models import random_ids, small_model
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+from transformers import StoppingCriteria
 
 import mistral_ext
 from mistral_ext.hf.backbone import NativeModule
@@ -203,6 +204,10 @@ def refusals(rank: int, world: int) -> dict[str, str]:
     refused("call", lambda: model(ids()) if rank else model.generate(ids(), max_new_tokens=2))
     refused("prompt", lambda: model.generate(ids() + 90 * rank, max_new_tokens=2))
     refused("options", lambda: model.generate(ids(), max_new_tokens=2 + rank))
+    beams = {"num_beams": 2, "length_penalty": 1.0 + rank, "max_new_tokens": 2}
+    refused("beams", lambda: model.generate(ids(), **beams))
+    with mistral_ext.use_path("module"):
+        refused("vocabulary", lambda: model(ids() + 90))
     refused("labels", lambda: model(ids(), labels=other))
     from peft import LoraConfig, get_peft_model
 
@@ -289,3 +294,47 @@ def error_where_one_is_killed(
         return str(error), time.monotonic() - start
     finally:
         os.waitpid(child, 0)
+
+
+def classified(rank: int, world: int) -> Any:
+    """The logits of a head that stands on a sharded backbone, and its weight's gradient."""
+    theirs = small_model("gqa", kind="ForSequenceClassification", **SIZES)
+    model = mistral_ext.shard_(theirs) if world > 1 else theirs
+    output = model(**padded(), labels=torch.tensor([0, 1]))
+    output.loss.backward()
+    return output.logits.detach().numpy(), model.score.weight.grad.numpy()
+
+
+def alone(rank: int, world: int, folder: str) -> dict[str, str]:
+    """The path of models given a group of one rank."""
+    ours, group = mistral_ext.MistralForCausalLM, dist.group.WORLD
+    models = {
+        "from_pretrained": ours.from_pretrained(folder, tp_group=group),
+        "load_prepacked": ours.load_prepacked(folder, tp_group=group),
+        "shard_": mistral_ext.shard_(mistral_ext.from_hf(reference("gqa")), group),
+    }
+    return {name: mistral_ext.path_report(model).path for name, model in models.items()}
+
+
+def stopped_by_one(rank: int, world: int) -> tuple[int, int]:
+    """How many tokens there are where rank 1 alone stops, and what rank 0 alone streams."""
+
+    class AfterFour(StoppingCriteria):
+        def __call__(self, sequences: Tensor, scores: Any, **_: Any) -> Tensor:
+            return torch.full((len(sequences),), sequences.shape[1] >= 15)
+
+    class Streamer:
+        tokens = 0
+
+        def put(self, tokens: Tensor) -> None:
+            self.tokens += tokens.numel()
+
+        def end(self) -> None:
+            pass
+
+    model = mistral_ext.shard_(mistral_ext.from_hf(reference("gqa")))
+    streamer = Streamer()
+    own = {"stopping_criteria": [AfterFour()]} if rank == 1 else {"streamer": streamer}
+    with mistral_ext.use_path("native"):
+        found = model.generate(ids()[:1], max_new_tokens=20, eos_token_id=None, **own)
+    return found.shape[1], streamer.tokens

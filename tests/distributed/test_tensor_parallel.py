@@ -131,6 +131,8 @@ def test_what_cannot_work_is_refused_on_every_rank():
         assert "must make the same calls" in each["call"]
         assert "the prompt must be the same on all ranks" in each["prompt"]
         assert "the generation config must be the same on all ranks" in each["options"]
+        assert "the generation config must be the same on all ranks" in each["beams"]
+        assert "input_ids must be in [0, 96)" in each["vocabulary"]
         assert "labels must be the same on all ranks" in each["labels"]
         assert "RowParallelLinear() is not supported" in each["peft"]
         what = (
@@ -161,3 +163,21 @@ def test_a_rank_killed_while_generating_is_named(backend, tmp_path):
     message, seconds = found
     assert "rank 1" in message, message
     assert seconds < 30  # of the time-out's 60
+
+
+def test_a_head_in_python_stands_on_a_sharded_backbone():
+    logits, gradient = tensor_parallel.classified(0, 1)
+    for mine, my_gradient in run_processes(tensor_parallel.classified, 2):
+        assert_near(mine, logits)
+        assert_near(my_gradient, gradient)
+
+
+def test_a_group_of_one_rank_is_no_group(folder):
+    (found,) = run_processes(tensor_parallel.alone, 1, str(folder))
+    assert set(found.values()) == {"native"}, found
+
+
+def test_one_ranks_stop_is_all_ranks_and_one_may_stream():
+    (length, streamed), (other, _) = run_processes(tensor_parallel.stopped_by_one, 2)
+    assert length == other == 15
+    assert streamed == 15

@@ -21,6 +21,16 @@ using parallel::Context;
 using parallel::ShardSpec;
 using NoGil = py::call_guard<py::gil_scoped_release>;
 
+at::Tensor cross_entropy_of_agreed_labels(const at::Tensor& hidden,
+                                          const at::Tensor& weight,
+                                          const at::Tensor& labels,
+                                          int64_t ignore_index,
+                                          const Context& context) {
+  const auto digest = parallel::Digest().add(labels).add(ignore_index);
+  parallel::check_agreement({{"labels", digest.value()}}, labels.device(), context);
+  return layers::vocab_parallel_cross_entropy(hidden, weight, labels, ignore_index, context);
+}
+
 void bind_context(py::module_& m) {
   py::class_<Context>(m, "ParallelContext", "The ranks over which a model's weights are spread.")
       .def(py::init<>(), "One rank, which holds everything.")
@@ -134,7 +144,7 @@ void bind_parallel_context(py::module_& m) {
         py::arg("context"),
         NoGil());
   m.def("vocab_parallel_cross_entropy",
-        &layers::vocab_parallel_cross_entropy,
+        &cross_entropy_of_agreed_labels,
         py::arg("hidden"),
         py::arg("weight"),
         py::arg("labels"),

@@ -125,7 +125,7 @@ BeamSearchOutput beam_search(models::MistralForCausalLM& model,
                              const Callbacks& callbacks,
                              const std::optional<at::Generator>& generator) {
   const at::NoGradGuard no_grad;
-  agree_on_start(model, inputs, config, generator);
+  agree_on_start(model, inputs, config, &beams, generator);
   config.validate();
   beams.validate();
   const int64_t num_beams = beams.num_beams;

@@ -87,7 +87,7 @@ GenerateOutput generate(models::MistralForCausalLM& model,
                         const std::optional<at::Generator>& generator) {
   // Not inference mode, whose tensors no later pass with gradients could take from the cache.
   const at::NoGradGuard no_grad;
-  agree_on_start(model, inputs, config, generator);
+  agree_on_start(model, inputs, config, /*beams=*/nullptr, generator);
   config.validate();
   const Prompt prompt = prepare_prompt(model, inputs, config);
   check_pad_token(config, prompt.batch, model.config().vocab_size);

@@ -13,7 +13,7 @@ namespace mistral_ext::generation {
 // Fields that are not about tokens are passed over.
 //   beams: gets num_beams (1 where it is absent), length_penalty and early_stopping, for
 //   beam_search
-//     where there is more than one beam. Without it, num_beams must be 1: generate has no beams.
+//     with more than one beam. Without it, num_beams must be 1: generate has no beams.
 GenerationConfig generation_config_from_map(const ConfigMap& map,
                                             BeamSearchConfig* beams = nullptr);
 

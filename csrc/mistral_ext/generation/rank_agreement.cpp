@@ -23,8 +23,7 @@ void add(Digest& digest, const std::vector<int64_t>& values) {
 }
 
 // Everything that changes which tokens are made.
-int64_t digest_of(const GenerationConfig& config) {
-  Digest digest;
+void add(Digest& digest, const GenerationConfig& config) {
   for (const int64_t value : {config.max_length.value_or(-1),
                               config.max_new_tokens.value_or(-1),
                               config.min_length,
@@ -56,10 +55,12 @@ int64_t digest_of(const GenerationConfig& config) {
     digest.add(config.exponential_decay_length_penalty->start);
     add(digest, config.exponential_decay_length_penalty->factor);
   }
+  digest.add(std::ssize(config.sequence_bias));
   for (const auto& [tokens, bias] : config.sequence_bias) {
     add(digest, tokens);
     add(digest, bias);
   }
+  digest.add(std::ssize(config.bad_words_ids));
   for (const auto& words : config.bad_words_ids) add(digest, words);
   for (const auto* tokens : {&config.eos_token_ids,
                              &config.forced_eos_token_ids,
@@ -67,7 +68,12 @@ int64_t digest_of(const GenerationConfig& config) {
                              &config.begin_suppress_tokens}) {
     add(digest, *tokens);
   }
-  return digest.value();
+}
+
+void add(Digest& digest, const BeamSearchConfig& beams) {
+  digest.add(beams.num_beams).add(beams.num_return_sequences);
+  add(digest, beams.length_penalty);
+  digest.add(static_cast<int64_t>(beams.early_stopping));
 }
 
 void share_state(at::Generator generator,
@@ -84,6 +90,7 @@ void share_state(at::Generator generator,
 void agree_on_start(const models::MistralForCausalLM& model,
                     const GenerateInputs& inputs,
                     const GenerationConfig& config,
+                    const BeamSearchConfig* beams,
                     const std::optional<at::Generator>& generator) {
   const auto& context = model.parallel();
   if (!context.is_sharded()) return;
@@ -93,8 +100,11 @@ void agree_on_start(const models::MistralForCausalLM& model,
                           .add(inputs.attention_mask)
                           .add(inputs.position_ids)
                           .add(inputs.cache == nullptr ? -1 : inputs.cache->seen());
+  Digest options;
+  add(options, config);
+  if (beams != nullptr) add(options, *beams);
   parallel::check_agreement(
-      {{"the prompt", tokens.value()}, {"the generation config", digest_of(config)}},
+      {{"the prompt", tokens.value()}, {"the generation config", options.value()}},
       model.device(),
       context);
   if (!config.do_sample || config.seed) return;

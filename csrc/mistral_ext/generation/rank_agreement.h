@@ -5,6 +5,7 @@
 
 #include <optional>
 
+#include "mistral_ext/generation/beam_search_config.h"
 #include "mistral_ext/generation/generation_config.h"
 #include "mistral_ext/generation/prompt.h"
 #include "mistral_ext/models/mistral_for_causal_lm.h"
@@ -14,11 +15,13 @@
 namespace mistral_ext::generation {
 
 // Comes first, so that what is wrong with an argument is wrong on every rank. Throws ValueError on
-// every rank where the inputs or the configurations differ. Where tokens are
-// drawn, the ranks' generators continue from the state of rank 0's.
+// every rank where the inputs or the configurations differ. Where tokens are drawn, the ranks'
+// generators continue from the state of rank 0's.
+//   beams: of beam_search; null for generate.
 void agree_on_start(const models::MistralForCausalLM& model,
                     const GenerateInputs& inputs,
                     const GenerationConfig& config,
+                    const BeamSearchConfig* beams,
                     const std::optional<at::Generator>& generator);
 
 // Whether a rank says so.

@@ -8,7 +8,7 @@
 namespace mistral_ext::layers {
 
 // A table that is spread over the ranks by its rows: weight is this rank's part of them. The rows
-// of input_ids, on every rank. A collective.
+// of input_ids, on every rank. A collective. Throws ValueError as Embedding::forward.
 //   padding_idx: a row of the whole table that gets no gradient, or -1.
 at::Tensor vocab_parallel_embedding(const at::Tensor& input_ids,
                                     const at::Tensor& weight,
@@ -33,7 +33,6 @@ class Embedding : public WeightedModule {
 
  private:
   parallel::Context context_;
-  int64_t num_embeddings_;
   int64_t padding_idx_;
 };
 

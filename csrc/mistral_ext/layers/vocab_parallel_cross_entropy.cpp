@@ -15,7 +15,6 @@
 #include "mistral_ext/ops/linear.h"
 #include "mistral_ext/ops/linear_cross_entropy.h"
 #include "mistral_ext/ops/linear_cross_entropy_parts.h"
-#include "mistral_ext/parallel/agreement.h"
 #include "mistral_ext/parallel/collectives.h"
 
 namespace mistral_ext::layers {
@@ -137,9 +136,6 @@ at::Tensor vocab_parallel_cross_entropy(const at::Tensor& hidden,
     return ops::linear_cross_entropy(hidden, weight, labels, ignore_index);
   }
   ops::check_linear_cross_entropy(hidden, weight, labels);
-  parallel::check_agreement({{"labels", parallel::Digest().add(labels).add(ignore_index).value()}},
-                            labels.device(),
-                            context);
   return VocabParallelCrossEntropy::apply(
       parallel::copy_to_ranks(hidden, context), weight, labels, ignore_index, context);
 }

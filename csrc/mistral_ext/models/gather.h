@@ -7,9 +7,8 @@ namespace mistral_ext::models {
 
 // The whole tensors of a model whose weights are spread over several ranks, by name, a tied head
 // left out; of one rank's model its state_dict. A collective: every rank calls it.
-//   everywhere: whether every rank gets them. Otherwise the first one does, and the others' result
-//   is
-//     empty; they need memory for one tensor.
+//   everywhere: whether every rank gets them. Otherwise the first one does; the others get nothing,
+//     and need memory for one tensor.
 io::StateDict gather_state_dict(const MistralForCausalLM& model, bool everywhere = true);
 
 }  // namespace mistral_ext::models

@@ -47,24 +47,12 @@ class Loader {
     sources_ = find_sources();
     check_unexpected(sources_);
     model_ = make_model();
+    if (options_.parallel.is_sharded()) digest();
   }
 
-  // Ranks with other files would compute nonsense together: they compare what is stored, and a few
-  // bytes of each tensor.
   void check_ranks_agree() const {
-    if (!options_.parallel.is_sharded()) return;
-    parallel::Digest config;
-    config.add(io::to_json(checkpoint_.config.to_map(), checkpoint_.label));
-    parallel::Digest weights;
-    for (const auto& [name, source] : sources_) {
-      const auto& info = *checkpoint_.tensors->find(source);
-      weights.add(name).add(static_cast<int64_t>(info.dtype));
-      for (const int64_t size : info.shape) weights.add(size);
-      weights.add(a_few_bytes(source, info));
-    }
-    weights.add(static_cast<int64_t>(dtype_));
     parallel::check_agreement(
-        {{"the configuration", config.value()}, {"the checkpoint", weights.value()}},
+        {{"the configuration", config_digest_}, {"the checkpoint", weights_digest_}},
         options_.device,
         options_.parallel);
   }
@@ -192,6 +180,21 @@ class Loader {
                                [&](std::string_view part) { return name.starts_with(part); });
   }
 
+  // Ranks with other files would compute nonsense together: they compare what is stored, and a few
+  // bytes of each tensor.
+  void digest() {
+    config_digest_ =
+        parallel::Digest().add(io::to_json(checkpoint_.config.to_map(), checkpoint_.label)).value();
+    parallel::Digest weights;
+    for (const auto& [name, source] : sources_) {
+      const auto& info = *checkpoint_.tensors->find(source);
+      weights.add(name).add(static_cast<int64_t>(info.dtype));
+      for (const int64_t size : info.shape) weights.add(size);
+      weights.add(a_few_bytes(source, info));
+    }
+    weights_digest_ = weights.add(static_cast<int64_t>(dtype_)).value();
+  }
+
   // Of a row in the middle; read, since to map a page is to have its neighbours, too.
   at::Tensor a_few_bytes(const std::string& source, const io::TensorInfo& info) const {
     constexpr int64_t kElements = 16;
@@ -224,6 +227,8 @@ class Loader {
   std::shared_ptr<MistralForCausalLM> model_;
   std::map<std::string, std::string> sources_;  // by parameter: the stored tensor
   io::StateDict state_;
+  int64_t config_digest_ = 0;
+  int64_t weights_digest_ = 0;
 };
 
 }  // namespace

@@ -65,11 +65,10 @@ at::Tensor next_labels(const at::Tensor& labels, int64_t ignore_index) {
   return at::cat({labels.narrow(1, 1, labels.size(1) - 1), none}, 1).flatten();
 }
 
-parallel::Digest digest_of(const LogitsToKeep& logits_to_keep) {
-  if (const auto* count = std::get_if<int64_t>(&logits_to_keep)) {
-    return parallel::Digest().add(*count);
-  }
-  return parallel::Digest().add(std::get<at::Tensor>(logits_to_keep));
+int64_t digest_of(const LogitsToKeep& logits_to_keep) {
+  parallel::Digest digest;
+  std::visit([&](const auto& kept) { digest.add(kept); }, logits_to_keep);
+  return digest.value();
 }
 
 // What check_ranks_agree has seen.
@@ -92,10 +91,13 @@ MistralForCausalLM::MistralForCausalLM(const MistralConfig& config,
 
 CausalLMOutputs MistralForCausalLM::forward(const ModelInputs& inputs,
                                             const LogitsToKeep& logits_to_keep) {
-  model_->check_ranks_agree(inputs, "logits_to_keep", digest_of(logits_to_keep));
+  if (model_->must_agree(inputs)) {
+    model_->check_ranks_agree(inputs, {{"logits_to_keep", digest_of(logits_to_keep)}});
+    return forward(agreed(inputs), logits_to_keep);
+  }
   check_logits_to_keep(logits_to_keep, inputs);
   CausalLMOutputs outputs;
-  outputs.model = model_->forward(agreed(inputs));
+  outputs.model = model_->forward(inputs);
   const auto kept = kept_positions(outputs.model.last_hidden_state, logits_to_keep);
   outputs.logits = parallel::all_gather_last(
       lm_head_->forward(parallel::copy_to_ranks(kept, parallel())), parallel());
@@ -105,11 +107,14 @@ CausalLMOutputs MistralForCausalLM::forward(const ModelInputs& inputs,
 at::Tensor MistralForCausalLM::loss(const ModelInputs& inputs,
                                     const at::Tensor& labels,
                                     const LossOptions& options) {
-  parallel::Digest of_labels;
-  of_labels.add(labels).add(options.ignore_index).add(options.num_items_in_batch.value_or(-1));
-  model_->check_ranks_agree(inputs, "labels", of_labels);
+  if (model_->must_agree(inputs)) {
+    parallel::Digest digest;
+    digest.add(labels).add(options.ignore_index).add(options.num_items_in_batch.value_or(-1));
+    model_->check_ranks_agree(inputs, {{"labels", digest.value()}});
+    return loss(agreed(inputs), labels, options);
+  }
   check_labels(inputs, labels, options);
-  const auto hidden_states = model_->forward(agreed(inputs)).last_hidden_state;
+  const auto hidden_states = model_->forward(inputs).last_hidden_state;
   const auto targets = next_labels(labels.to(hidden_states.device()), options.ignore_index);
   const auto total = layers::vocab_parallel_cross_entropy(
       hidden_states.flatten(0, 1), lm_head_->weight(), targets, options.ignore_index, parallel());

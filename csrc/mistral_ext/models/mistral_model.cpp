@@ -61,9 +61,7 @@ bool MistralModel::is_differentiable(const ModelInputs& inputs, const at::Tensor
 }
 
 void MistralModel::check_ranks_agree(const ModelInputs& inputs,
-                                     const std::string& what,
-                                     const parallel::Digest& more) const {
-  if (!context_.is_sharded() || inputs.ranks_agree) return;
+                                     const std::vector<parallel::Statement>& more) const {
   parallel::Digest digest;
   for (const auto* tensor : {&inputs.input_ids,
                              &inputs.inputs_embeds,
@@ -73,9 +71,9 @@ void MistralModel::check_ranks_agree(const ModelInputs& inputs,
     digest.add(*tensor);
   }
   digest.add(inputs.cache == nullptr ? -1 : inputs.cache->seen());
-  parallel::check_agreement({{"the input", digest.value()}, {what, more.value()}},
-                            embed_tokens_->weight().device(),
-                            context_);
+  std::vector<parallel::Statement> statements{{"the input", digest.value()}};
+  statements.insert(statements.end(), more.begin(), more.end());
+  parallel::check_agreement(statements, embed_tokens_->weight().device(), context_);
 }
 
 void MistralModel::check_checkpointed_layers(const ModelInputs& inputs) const {
@@ -91,7 +89,7 @@ void MistralModel::check_checkpointed_layers(const ModelInputs& inputs) const {
 }
 
 ModelOutputs MistralModel::forward(const ModelInputs& inputs) {
-  check_ranks_agree(inputs, "nothing else", {});
+  if (must_agree(inputs)) check_ranks_agree(inputs);
   check_inputs(inputs, config_);
   check_checkpointed_layers(inputs);
   ResidualStream stream;

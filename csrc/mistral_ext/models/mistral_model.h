@@ -17,16 +17,18 @@ namespace mistral_ext::models {
 // Embedding, decoder layers, last norm. Submodules carry Hugging Face's names.
 class MistralModel : public torch::nn::Module {
  public:
-  //   context: the ranks over which the weights are spread; each holds a part. All then call
-  //   forward
-  //     with the same inputs, and get the same outputs.
+  //   context: the ranks over which the weights are spread; each holds a part. All of them then
+  //     call forward with the same inputs, and get the same outputs.
   explicit MistralModel(const MistralConfig& config, const parallel::Context& context = {});
 
-  // With weights spread over ranks: throws ValueError on all where their inputs differ, or `more`,
-  // which is named `what`.
+  // Whether the ranks' inputs are still to be compared: not with one rank.
+  bool must_agree(const ModelInputs& inputs) const {
+    return context_.is_sharded() && !inputs.ranks_agree;
+  }
+
+  // Throws ValueError on all ranks where their inputs differ, or what `more` says. A collective.
   void check_ranks_agree(const ModelInputs& inputs,
-                         const std::string& what,
-                         const parallel::Digest& more) const;
+                         const std::vector<parallel::Statement>& more = {}) const;
 
   // Threads: as MistralForCausalLM. Throws ValueError where an input does not fit; nothing is
   // appended to the cache then.

@@ -25,7 +25,7 @@ constexpr std::array kLaunchers = {
           "OMPI_COMM_WORLD_LOCAL_RANK",
           "OMPI_COMM_WORLD_LOCAL_SIZE"},
     Names{"PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"},
-    Names{"SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", nullptr},
+    Names{"SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", nullptr},
 };
 
 std::optional<int> number(const Lookup& lookup, const char* name, int lowest, int highest) {
@@ -44,11 +44,14 @@ std::optional<int> number(const Lookup& lookup, const char* name, int lowest, in
   return value;
 }
 
-// The launcher that has set a rank; that of torch where it has set the number of ranks alone.
+// The launcher that has set a rank; that of torch where it has set the number of ranks alone. A
+// batch script of Slurm's has a rank too, and is one process: it is srun that counts a step's
+// tasks.
 const Names* launcher_of(const Lookup& lookup) {
   if (lookup(kLaunchers[0].size)) return kLaunchers.data();
   for (const auto& names : kLaunchers) {
-    if (lookup(names.rank)) return &names;
+    const bool is_slurm = names.local_size == nullptr;
+    if (lookup(names.rank) && (!is_slurm || lookup(names.size))) return &names;
   }
   return nullptr;
 }
@@ -56,7 +59,7 @@ const Names* launcher_of(const Lookup& lookup) {
 bool on_one_host(const Lookup& lookup, const Names& names, int world_size) {
   constexpr int kMost = std::numeric_limits<int>::max();
   if (number(lookup, names.local_size, 1, kMost) == world_size) return true;
-  return names.local_size == nullptr && number(lookup, "SLURM_NNODES", 1, kMost) == 1;
+  return names.local_size == nullptr && number(lookup, "SLURM_STEP_NUM_NODES", 1, kMost) == 1;
 }
 
 }  // namespace

@@ -26,9 +26,9 @@ namespace mistral_ext::parallel {
 //     } while (more);
 //
 // A meeting spins for some microseconds, unless that was in vain lately, and then sleeps in the
-// kernel. Whoever sleeps looks a few
-// times a second whether those it waits for still live. What goes wrong is thrown as
-// c10::DistBackendError, on all ranks and with the same message, and so is every later call.
+// kernel. Whoever sleeps looks every 50 ms whether those it waits for still live. What goes wrong
+// is thrown as c10::DistBackendError, on all ranks and with the same message, and so is every later
+// call.
 class Rounds {
  public:
   Rounds(c10d::Store& store,

@@ -19,6 +19,7 @@
 #include "mistral_ext/models/load_pretrained.h"
 #include "mistral_ext/models/prepacked.h"
 #include "mistral_ext/parallel/init_from_env.h"
+#include "mistral_ext/parallel/launch_environment.h"
 #include "mistral_ext/programs/option_values.h"
 #include "mistral_ext/programs/program.h"
 
@@ -39,8 +40,10 @@ std::string check_dtype(const std::string& name) {
 // The configurations beside it, which a copy of a model's small files has too, are not asked: it
 // has its own.
 bool is_prepacked_alone(const std::filesystem::path& folder) {
-  constexpr std::array<const char*, 3> kWeights = {
-      "model.safetensors", "model.safetensors.index.json", "consolidated.safetensors"};
+  constexpr std::array<const char*, 4> kWeights = {"model.safetensors",
+                                                   "model.safetensors.index.json",
+                                                   "consolidated.safetensors",
+                                                   "consolidated.safetensors.index.json"};
   return io::is_there(folder / models::kPrepackedFile) &&
          std::ranges::none_of(kWeights,
                               [&](const char* name) { return io::is_there(folder / name); });
@@ -49,6 +52,7 @@ bool is_prepacked_alone(const std::filesystem::path& folder) {
 // The processes that torchrun, mpirun or srun has started along with this one. All of them compute,
 // and the first one writes: the others' standard output goes nowhere.
 parallel::Context join_ranks(at::Device device) {
+  if (parallel::read_launch_environment().world_size == 1) return {};
   parallel::InitOptions options;
   options.device = device.type();
   const parallel::Context ranks(parallel::init_from_env(options));

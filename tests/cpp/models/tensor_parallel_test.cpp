@@ -2,63 +2,40 @@
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>
-#include <unistd.h>
 
 #include <atomic>
-#include <chrono>
 #include <filesystem>
 #include <functional>
 #include <string>
-#include <thread>
-#include <torch/csrc/distributed/c10d/HashStore.hpp>
-#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <vector>
 
+#include "io/temporary_folder.h"
 #include "mistral_ext/generation/generate.h"
 #include "mistral_ext/models/gather.h"
 #include "mistral_ext/models/load_pretrained.h"
 #include "mistral_ext/models/prepacked.h"
 #include "mistral_ext/models/save_pretrained.h"
 #include "mistral_ext/parallel/collectives.h"
-#include "mistral_ext/parallel/shared_memory_backend.h"
 #include "models/tiny_model.h"
+#include "parallel/ranks.h"
 
 namespace mistral_ext::models {
 namespace {
 
-namespace fs = std::filesystem;
-
-std::atomic<int> groups = 0;
-
-parallel::Context join(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size) {
-  const auto name = "test" + std::to_string(groups.load());
-  const auto backend = c10::make_intrusive<parallel::SharedMemoryBackend>(
-      store, rank, size, std::chrono::seconds(60), name);
-  auto group = c10::make_intrusive<c10d::ProcessGroup>(store, rank, size);
-  group->setBackend(at::kCPU, c10d::ProcessGroup::BackendType::CUSTOM, backend);
-  group->setDefaultBackend(c10d::ProcessGroup::BackendType::CUSTOM);
-  group->setGroupName(name);
-  return parallel::Context(group);
-}
-
-// work(context) on so many ranks at once; what one throws fails the test.
+// work(context) on so many ranks at once, which must not throw.
 void on_ranks(int size, const std::function<void(const parallel::Context&)>& work) {
-  ++groups;
-  const auto store = c10::make_intrusive<c10d::HashStore>();
-  std::vector<std::thread> threads;
-  std::vector<std::string> errors(size);
-  for (int rank = 0; rank < size; ++rank) {
-    threads.emplace_back([&, rank] {
-      try {
-        work(join(store, rank, size));
-      } catch (const std::exception& error) {
-        errors[rank] = error.what();
-      }
-    });
-  }
-  for (auto& thread : threads) thread.join();
-  for (const auto& error : errors) EXPECT_EQ(error, "");
+  const auto errors =
+      parallel::errors_in_threads(size, [&](int rank, const parallel::Store& store) {
+        auto group = c10::make_intrusive<c10d::ProcessGroup>(store, rank, size);
+        group->setBackend(at::kCPU,
+                          c10d::ProcessGroup::BackendType::CUSTOM,
+                          parallel::make_backend(store, rank, size));
+        group->setDefaultBackend(c10d::ProcessGroup::BackendType::CUSTOM);
+        group->setGroupName("tp");
+        work(parallel::Context(group));
+      });
+  EXPECT_EQ(errors, std::vector<std::string>(size));
 }
 
 MistralConfig config_of_even_sizes() {
@@ -70,13 +47,11 @@ MistralConfig config_of_even_sizes() {
 class TensorParallel : public testing::TestWithParam<int> {
  protected:
   void SetUp() override {
-    folder_ = fs::temp_directory_path() / ("tensor_parallel_test." + std::to_string(getpid()));
     model_ = tiny_model(config_of_even_sizes());
     save_pretrained(*model_, folder_);
     save_prepacked(*model_, folder_);
     ids_ = torch::randint(0, 64, {2, 9}, at::kLong);
   }
-  void TearDown() override { fs::remove_all(folder_); }
 
   at::Tensor logits(MistralForCausalLM& model) const {
     const at::NoGradGuard no_grad;
@@ -85,7 +60,8 @@ class TensorParallel : public testing::TestWithParam<int> {
     return model.forward(inputs).logits;
   }
 
-  fs::path folder_;
+  io::TemporaryFolder temporary_;
+  const std::filesystem::path& folder_ = temporary_.path();
   std::shared_ptr<MistralForCausalLM> model_;
   at::Tensor ids_;
 };

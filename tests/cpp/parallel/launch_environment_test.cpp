@@ -45,7 +45,11 @@ Variables without(const std::string& name) {
 }
 
 TEST(LaunchEnvironment, WithoutALauncherThereIsOneRank) {
-  for (const Variables& variables : {Variables{}, {{"WORLD_SIZE", "1"}}, {{"MASTER_PORT", "x"}}}) {
+  // The last are those of a batch script that asks Slurm for eight tasks and starts none with srun.
+  for (const Variables& variables : {Variables{},
+                                     {{"WORLD_SIZE", "1"}},
+                                     {{"MASTER_PORT", "x"}},
+                                     {{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "8"}}}) {
     const auto found = read(variables);
     EXPECT_EQ(found.rank, 0);
     EXPECT_EQ(found.world_size, 1);
@@ -72,7 +76,7 @@ TEST(LaunchEnvironment, IsThatOfLaunchersOfMpiAndOfSlurm) {
   const std::vector<std::vector<std::string>> launchers = {
       {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"},
       {"PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"},
-      {"SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"}};
+      {"SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"}};
   for (const auto& names : launchers) {
     const auto found = read({{names[0], "3"},
                              {names[1], "4"},
@@ -91,16 +95,17 @@ TEST(LaunchEnvironment, TorchrunsNamesGoFirst) {
   variables["OMPI_COMM_WORLD_RANK"] = "3";
   variables["OMPI_COMM_WORLD_SIZE"] = "8";
   variables["SLURM_PROCID"] = "0";
-  variables["SLURM_NTASKS"] = "1";
+  variables["SLURM_STEP_NUM_TASKS"] = "1";
   EXPECT_EQ(read(variables).rank, 1);
   EXPECT_EQ(read(variables).world_size, 4);
 }
 
 TEST(LaunchEnvironment, WhereAllRanksAreOnOneHostItIsTheMaster) {
   EXPECT_EQ(read(without("MASTER_ADDR")).master_address, "127.0.0.1");
-  const Variables slurm = {{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "2"}, {"MASTER_PORT", "1"}};
+  const Variables slurm = {
+      {"SLURM_PROCID", "0"}, {"SLURM_STEP_NUM_TASKS", "2"}, {"MASTER_PORT", "1"}};
   auto on_one_node = slurm;
-  on_one_node["SLURM_NNODES"] = "1";
+  on_one_node["SLURM_STEP_NUM_NODES"] = "1";
   EXPECT_EQ(read(on_one_node).master_address, "127.0.0.1");
   const std::string expected =
       "init_from_env: MASTER_ADDR must be the name or address of the host of rank 0, got none";

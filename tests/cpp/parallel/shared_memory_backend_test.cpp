@@ -8,12 +8,12 @@
 #include <limits>
 
 #include "parallel/ranks.h"
+#include "parallel/reductions.h"
 
 namespace mistral_ext::parallel {
 namespace {
 
 using c10d::ReduceOp;
-using Tensors = std::vector<torch::Tensor>;
 
 constexpr auto kBufferBytes = static_cast<int64_t>(SharedSegment::kBufferBytes);
 
@@ -40,61 +40,6 @@ torch::Tensor input_of(int rank, int64_t n, at::ScalarType dtype) {
   if (dtype == at::kBool) return torch::randint(0, 2, {n}, generator).to(dtype);
   if (at::isIntegralType(dtype, false)) return torch::randint(-99, 99, {n}, generator).to(dtype);
   return torch::randn({n}, generator).to(dtype);
-}
-
-// By torch's operators, in the order of the ranks; 16-bit floats in fp32.
-torch::Tensor reduced(const Tensors& inputs, ReduceOp::RedOpType op) {
-  const auto dtype = inputs[0].scalar_type();
-  const bool narrow = at::isReducedFloatingType(dtype);
-  auto total = narrow ? inputs[0].to(at::kFloat) : inputs[0].clone();
-  for (size_t rank = 1; rank < inputs.size(); ++rank) {
-    const auto next = narrow ? inputs[rank].to(at::kFloat) : inputs[rank];
-    switch (op) {
-      case ReduceOp::SUM:
-      case ReduceOp::AVG:
-        total = total + next;
-        break;
-      case ReduceOp::PRODUCT:
-        total = total * next;
-        break;
-      case ReduceOp::MIN:
-        total = torch::minimum(total, next);
-        break;
-      case ReduceOp::MAX:
-        total = torch::maximum(total, next);
-        break;
-      case ReduceOp::BAND:
-        total = torch::bitwise_and(total, next);
-        break;
-      case ReduceOp::BOR:
-        total = torch::bitwise_or(total, next);
-        break;
-      default:
-        total = torch::bitwise_xor(total, next);
-    }
-  }
-  const auto ranks = static_cast<int64_t>(inputs.size());
-  if (op == ReduceOp::AVG) {
-    total = at::isIntegralType(dtype, false) ? torch::div(total, ranks, "trunc") : total / ranks;
-  }
-  return total.to(dtype);
-}
-
-std::vector<ReduceOp::RedOpType> reductions_of(at::ScalarType dtype) {
-  if (dtype == at::kBool) {
-    return {ReduceOp::MIN, ReduceOp::MAX, ReduceOp::BAND, ReduceOp::BOR, ReduceOp::BXOR};
-  }
-  if (!at::isIntegralType(dtype, false)) {
-    return {ReduceOp::SUM, ReduceOp::AVG, ReduceOp::PRODUCT, ReduceOp::MIN, ReduceOp::MAX};
-  }
-  return {ReduceOp::SUM,
-          ReduceOp::AVG,
-          ReduceOp::PRODUCT,
-          ReduceOp::MIN,
-          ReduceOp::MAX,
-          ReduceOp::BAND,
-          ReduceOp::BOR,
-          ReduceOp::BXOR};
 }
 
 Tensors inputs_of(int ranks, int64_t n, at::ScalarType dtype) {

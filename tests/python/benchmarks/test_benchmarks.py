@@ -6,10 +6,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from accelerate.state import AcceleratorState
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from benchmarks.__main__ import TOPICS, main
+
+
+@pytest.fixture(autouse=True)
+def no_accelerator():
+    """accelerate keeps one state a process, of whoever came first: a Trainer of another test."""
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.mark.parametrize("topic", TOPICS)
