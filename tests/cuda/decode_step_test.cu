@@ -33,6 +33,7 @@ struct Model {
   std::vector<int> capacities;  // one a layer; the window where it is smaller than what comes
   int past;                     // tokens in the cache at first
   int steps;
+  int padding = 0;  // of these, from the first on, that every other row does not see
 };
 
 template <typename T>
@@ -41,7 +42,7 @@ using Weights = std::vector<Tensor<T>>;
 template <typename T>
 class Trial {
  public:
-  explicit Trial(const Model& model) : m_(model), positions_(model.batch) {
+  explicit Trial(const Model& model) : m_(model), positions_(model.batch), padding_(model.batch) {
     const int64_t q = m_.heads * m_.head_dim;
     const int64_t kv = m_.kv_heads * m_.head_dim;
     uint64_t seed = 1;
@@ -76,7 +77,10 @@ class Trial {
         }
       }
     }
-    for (int b = 0; b < m_.batch; ++b) positions_[b] = m_.past + b % 2;  // as with padding
+    for (int b = 0; b < m_.batch; ++b) {
+      padding_[b] = b % 2 == 0 ? m_.padding : 0;
+      positions_[b] = m_.past + b % 2 - padding_[b];
+    }
   }
 
   struct Result {
@@ -89,6 +93,7 @@ class Trial {
   Result run(bool as_graph, bool has_bulk_copies) {
     Array<float> cos_sin(cos_sin_);
     Array<int64_t> positions(positions_);
+    Array<int> padding(padding_);
     Array<int64_t> tokens(first_tokens());
     Array<int64_t> made(m_.batch * m_.steps, 0xff);
     Array<int> steps(1, 0);
@@ -119,7 +124,8 @@ class Trial {
                           static_cast<int64_t>(capacity) * m_.head_dim,
                           m_.past % capacity,
                           std::min(m_.past, capacity),
-                          capacity});
+                          capacity,
+                          m_.past});
     }
     Array<StepCache> caches(counters);
     std::vector<DecodeStepLayer<T>> layers;
@@ -161,6 +167,7 @@ class Trial {
     step.cos_sin = cos_sin.data();
     step.table = 64;
     step.splits = splits;
+    step.padding = m_.padding == 0 ? nullptr : padding.data();
     step.token.tokens = tokens.data();
     step.token.positions = positions.data();
     step.token.made = made.data();
@@ -291,6 +298,8 @@ class Trial {
       for (int j = 0; j < keys; ++j) {
         for (int i = 0; i < d; ++i) weight[j] += q[h * d + i] * all_keys[base + j * d + i];
         weight[j] /= std::sqrt(d);
+        const int token = m_.past + step - slot + j - (j > slot ? capacity : 0);
+        if (token < padding_[b]) weight[j] = -INFINITY;
         most = std::max(most, weight[j]);
       }
       double sum = 0;
@@ -310,6 +319,7 @@ class Trial {
   Weights<T> ends_;    // embedding, norm, head
   std::vector<float> cos_sin_;
   std::vector<int64_t> positions_;
+  std::vector<int> padding_;
 };
 
 template <typename T>
@@ -336,6 +346,7 @@ void try_model(const Model& m) {
     const auto& c = eager.counters[i];
     expect(c.slot == seen % m.capacities[i], m.name, "slot", c.slot);
     expect(c.stored == std::min(seen, m.capacities[i]), m.name, "stored", c.stored);
+    expect(c.seen == seen, m.name, "seen", c.seen);
   }
   double worst = 0;
   for (int b = 0; b < m.batch; ++b) {
@@ -374,6 +385,8 @@ void try_all() {
       {"one kv head of 128", 256, 520, 96, 2, 12, 1, 128, 2, {64, 33}, 40, 6},
       {"heads of 256", 128, 256, 300, 2, 3, 3, 256, 1, {45, 45}, 30, 6},
       {"a head of 16", 64, 128, 50, 2, 5, 1, 16, 5, {30, 7}, 9, 12},
+      {"padding, rings", 320, 712, 1003, 3, 6, 2, 64, 3, {64, 8, 24}, 20, 12, 17},
+      {"padding of all", 256, 512, 500, 2, 4, 4, 64, 4, {32, 12}, 9, 10, 9},
       {"groups of 4", 512, 1024, 4000, 2, 16, 4, 128, 4, {64, 64}, 50, 6},
   };
   for (const auto& m : models) try_model<T>(m);

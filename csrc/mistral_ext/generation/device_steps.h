@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <vector>
 
 #include "mistral_ext/generation/generation_config.h"
 #include "mistral_ext/generation/prompt.h"
@@ -11,7 +12,7 @@
 namespace mistral_ext::generation {
 
 // The steps of a loop that an accelerator can make by itself: each token the likeliest, nothing to
-// be known of the steps but their tokens, no padding.
+// be known of the steps but their tokens, padding on the left alone.
 class DeviceSteps {
  public:
   DeviceSteps(models::MistralForCausalLM& model,
@@ -34,6 +35,9 @@ class DeviceSteps {
   models::TokenStepsPool& pool_;
   const GenerationConfig& config_;
   int64_t batch_;
+  int64_t prompt_tokens_;           // of a row, padding and cached ones included
+  std::vector<int64_t> positions_;  // of each row's first new token
+  std::vector<int64_t> padding_;
   std::optional<models::TokenStepsPool::Taken> taken_;  // absent: not asked for
 };
 

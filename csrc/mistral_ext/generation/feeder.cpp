@@ -62,6 +62,11 @@ at::Tensor Feeder::feed(const at::Tensor& tokens) {
   return last_logits(inputs);
 }
 
+void Feeder::skip(int64_t tokens) {
+  if (mask_) mask_->append_all(visible_.expand({prompt_.batch, tokens}));
+  if (position_.defined()) position_.add_(tokens);
+}
+
 void Feeder::repeat_rows(int64_t repeats) {
   if (repeats == 1) return;
   cache_->repeat_rows(repeats);

@@ -30,6 +30,9 @@ class Feeder {
   // tokens: int64 [rows, 1]
   at::Tensor feed(const at::Tensor& tokens);
 
+  // Once the prompt is fed: that so many tokens of each row are in the cache already.
+  void skip(int64_t tokens);
+
   // Once the prompt is fed: each row stands `repeats` times from now on, one after another.
   void repeat_rows(int64_t repeats);
 

@@ -138,6 +138,7 @@ GenerateOutput generate(models::MistralForCausalLM& model,
       const auto made = device_steps.run(
           feeder.cache(), sequences.last().squeeze(1), tracker.stopped(), count, go_on);
       if (!made.defined()) break;
+      feeder.skip(made.size(1));
       sequences.append_all(made);
       output.steps += made.size(1);
       ended = ends_after(made.select(1, made.size(1) - 1));

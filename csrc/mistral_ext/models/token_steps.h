@@ -17,6 +17,8 @@ class MistralForCausalLM;
 // The rows that tokens are made for.
 struct StepRows {
   at::Tensor tokens;  // int64 [batch], on the model's device: the newest, not yet in the cache
+  std::vector<int64_t> positions;  // theirs
+  std::vector<int64_t> padding;    // hidden tokens of the cache, from a row's first one on
   std::vector<bool> stopped;
   std::vector<int64_t> eos_token_ids;  // a row stops at any of them
   int64_t pad_token_id = 0;            // what rows that have stopped get
@@ -32,7 +34,7 @@ class TokenSteps {
   virtual ~TokenSteps() = default;
 
   // Whether it computes what the model does with these rows behind this cache, whose tokens are all
-  // visible, at consecutive positions.
+  // visible but the padding.
   virtual bool serves(const cache::KVCache& cache, const StepRows& rows) const = 0;
 
   // Makes up to `count` tokens a row, at least one, and returns them: int64 [batch, made], on the

@@ -60,22 +60,30 @@ def generate(
     return model.generate(ids, pad_token_id=PAD, **settings)
 
 
-def launched(model: transformers.MistralForCausalLM, ids: torch.Tensor) -> int:
+def launched(model: transformers.MistralForCausalLM, ids: torch.Tensor, **kwargs: object) -> int:
     """How many tokens were chosen on the device."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        generate(model, ids)
+        generate(model, ids, **kwargs)
     return sum(event.count for event in profile.key_averages() if "step_token" in event.key)
 
 
 def assert_likeliest(
-    model: transformers.MistralForCausalLM, sequences: torch.Tensor, prompt: int
+    model: transformers.MistralForCausalLM,
+    sequences: torch.Tensor,
+    prompt: int,
+    mask: torch.Tensor | None = None,
 ) -> None:
     """Each token is the likeliest of the model in fp32, or nearly."""
+    seen: dict[str, torch.Tensor] = {}
+    if mask is not None:
+        made = torch.ones_like(sequences[:, prompt:])
+        seen["attention_mask"] = torch.cat([mask, made], 1)
+        seen["position_ids"] = (seen["attention_mask"].cumsum(1) - 1).clamp(min=0)
     exact = transformers.MistralForCausalLM(copy.deepcopy(model.config)).to(sequences.device).eval()
     exact.load_state_dict({k: v.float() for k, v in model.state_dict().items()})
     with torch.no_grad():
-        logits = exact(sequences).logits[:, prompt - 1 : -1]
-        own = model(sequences).logits[:, prompt - 1 : -1]
+        logits = exact(sequences, **seen).logits[:, prompt - 1 : -1]
+        own = model(sequences, **seen).logits[:, prompt - 1 : -1]
     chosen = logits.gather(2, sequences[:, prompt:, None])[..., 0]
     # One logit too high and another too low, each by what the model's own forward is off at most.
     allowed = 2 * (own - logits).abs().max()
@@ -96,6 +104,63 @@ def test_takes_the_likeliest_tokens(device, dtype, rows, window):
 def test_chooses_on_the_device(device, dtype, rows):
     # All but the first token, which comes of the prompt.
     assert launched(make_model(device, dtype), ids_of(device, rows)) >= NEW - 1
+
+
+def padded(device: torch.device, lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Prompts of these lengths and their mask."""
+    ids = ids_of(device, len(lengths), max(lengths))
+    mask = torch.ones_like(ids)
+    for row, length in enumerate(lengths):
+        ids[row, : max(lengths) - length] = PAD
+        mask[row, : max(lengths) - length] = 0
+    return ids, mask
+
+
+@pytest.mark.parametrize("window", [None, 6, 16])
+@pytest.mark.parametrize("lengths", [[3, 11], [20, 1, 7], [1, 2, 3, 4, 5, 6, 7, 40]])
+def test_padding_on_the_left_is_not_seen(device, dtype, lengths, window):
+    model = make_model(device, dtype, sliding_window=window)
+    ids, mask = padded(device, lengths)
+    sequences = generate(model, ids, attention_mask=mask)
+    assert_likeliest(model, sequences, ids.shape[1], mask)
+    # What stands there has no effect.
+    other = torch.where(mask.bool(), ids, ids.flip(1).clamp(min=3))
+    got = generate(model, other, attention_mask=mask)
+    assert torch.equal(got[:, ids.shape[1] :], sequences[:, ids.shape[1] :])
+
+
+def test_padded_prompts_go_on_on_the_device(device):
+    model = make_model(device, torch.bfloat16)
+    ids, mask = padded(device, [9, 4])
+    assert launched(model, ids, attention_mask=mask) >= NEW - 1
+    # Places hidden elsewhere are for the loop.
+    mask[0, 5] = 0
+    assert launched(model, ids, attention_mask=mask) == 0
+
+
+def test_padded_rows_end_at_their_own_tokens(device):
+    model = make_model(device, torch.bfloat16)
+    ids, mask = padded(device, [9, 4, 1])
+    free = generate(model, ids, attention_mask=mask)
+    end = int(free[0, ids.shape[1] + 6])
+    seen: list[torch.Tensor] = []
+
+    class Watch(transformers.StoppingCriteria):
+        def __call__(self, sequences: torch.Tensor, scores: object, **_: object) -> torch.Tensor:
+            seen.append(sequences.clone())
+            return torch.zeros(len(sequences), dtype=torch.bool, device=sequences.device)
+
+    got = generate(model, ids, attention_mask=mask, eos_token_id=end)
+    one_by_one = generate(
+        model, ids, attention_mask=mask, eos_token_id=end, stopping_criteria=[Watch()]
+    )
+    assert torch.equal(got, one_by_one)
+    assert len(seen) == got.shape[1] - ids.shape[1]
+    ended = (free[:, ids.shape[1] :] == end).int().cumsum(1) - (
+        free[:, ids.shape[1] :] == end
+    ).int()
+    wanted = torch.where(ended > 0, PAD, free[:, ids.shape[1] :])
+    assert torch.equal(got[:, ids.shape[1] :], wanted[:, : got.shape[1] - ids.shape[1]])
 
 
 def test_larger_batches_take_the_loop(device):

@@ -87,6 +87,7 @@ class StepLauncher {
                                .table = step_.table,
                                .cache = cache,
                                .running = step_.token.running,
+                               .padding = step_.padding,
                                .output = buffers_.attention,
                                .partial = buffers_.partial,
                                .arrived = buffers_.arrived,

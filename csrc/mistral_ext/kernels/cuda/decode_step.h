@@ -59,6 +59,7 @@ struct DecodeStep {
   DecodeStepBuffers<T> buffers;
   const float* cos_sin;  // [table, head_dim]
   int64_t table;
+  const int* padding;  // [batch]: as in DecodeStepAttention
   int splits;          // of the keys
   StepToken<T> token;  // logits, caches and sizes are filled in from the others
   StepCache* caches;   // [layers], on the device

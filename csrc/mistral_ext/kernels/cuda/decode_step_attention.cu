@@ -50,14 +50,22 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int64_t offset = batch * cache.batch_stride + kv_head * cache.head_stride + column;
   T* const keys = static_cast<T*>(cache.key) + offset;
   T* const values = static_cast<T*>(cache.value) + offset;
-  const int begin = static_cast<int>(static_cast<int64_t>(cache.stored) * split / args.splits);
-  const int end = static_cast<int>(static_cast<int64_t>(cache.stored) * (split + 1) / args.splits);
+  // Slots behind the new token's hold older tokens, of the ring's round before.
+  const int hidden =
+      args.padding == nullptr ? -cache.capacity : args.padding[batch] - (cache.seen - cache.slot);
+  const int first = cache.slot == cache.stored ? min(max(hidden, 0), cache.stored) : 0;
+  const auto bound = [&](int i) {
+    return first + static_cast<int>(static_cast<int64_t>(cache.stored - first) * i / args.splits);
+  };
+  const int begin = bound(split);
+  const int end = bound(split + 1);
   const auto load_ahead = [&](int from) {
     KeysAhead<T> ahead = {};
 #pragma unroll
     for (int a = 0; a < kKeysAhead; ++a) {
       const int at = from + a * kBlockRows;
-      ahead.visible[a] = at < end && at != cache.slot;
+      ahead.visible[a] = at < end && at != cache.slot &&
+                         at >= (at < cache.slot ? hidden : hidden + cache.capacity);
       if (ahead.visible[a] && holds) {
         ahead.key[a] = load_piece(keys + static_cast<int64_t>(at) * head_dim);
         ahead.value[a] = load_piece(values + static_cast<int64_t>(at) * head_dim);

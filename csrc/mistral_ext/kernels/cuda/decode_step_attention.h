@@ -9,8 +9,8 @@
 namespace mistral_ext::kernels::cuda {
 
 // A layer's cache as the device sees it: keys and values [batch, kv_heads, capacity, head_dim], the
-// elements of a row side by side, strides in elements. Between two tokens only slot and stored
-// change.
+// elements of a row side by side, strides in elements. Between two tokens only slot, stored and
+// seen change.
 struct StepCache {
   void* key;
   void* value;
@@ -18,6 +18,7 @@ struct StepCache {
   int slot;    // the new token's
   int stored;  // slots that hold tokens, from the first on
   int capacity;
+  int seen;  // tokens before the new one, overwritten ones included
 };
 
 // Attention of a decode step, from the projections of its new tokens: rotates query and key,
@@ -32,6 +33,7 @@ struct DecodeStepAttention {
   int64_t table;
   const StepCache* cache;  // on the device
   const int* running;      // on the device; 0: nothing is appended
+  const int* padding;      // [batch]: tokens of a row, from the first on, that are hidden; or null
   T* output;               // [batch, heads * head_dim]
   float* partial;          // decode_step_scratch() floats
   unsigned* arrived;       // decode_step_groups() counters, 0 before and after
@@ -49,8 +51,9 @@ int decode_step_splits(int batch, int heads, int kv_heads, int multiprocessors);
 int64_t decode_step_groups(int batch, int heads, int kv_heads);
 int64_t decode_step_scratch(int batch, int heads, int head_dim, int splits);
 
-// T is bfloat16 or float16. Launched dependently, it reads `cache`, `positions` and the keys and
-// values of earlier tokens before the kernel ahead has ended. Returns what the launch returned.
+// T is bfloat16 or float16. Launched dependently, it reads `cache`, `positions`, `padding` and the
+// keys and values of earlier tokens before the kernel ahead has ended. Returns what the launch
+// returned.
 template <typename T>
 cudaError_t decode_step_attention(const DecodeStepAttention<T>& args, const StepLaunch& launch);
 

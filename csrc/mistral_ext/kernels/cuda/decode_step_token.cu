@@ -74,6 +74,7 @@ __device__ void count_on(const StepToken<T>& args) {
   for (int i = 0; i < args.layers; ++i) {
     StepCache& cache = args.caches[i];
     cache.stored = min(cache.stored + 1, cache.capacity);
+    cache.seen += 1;
     cache.slot = cache.slot + 1 == cache.capacity ? 0 : cache.slot + 1;
   }
   const int steps = *args.steps + 1;

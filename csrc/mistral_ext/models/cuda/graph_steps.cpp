@@ -44,6 +44,7 @@ struct State {
   std::array<int64_t, kernels::cuda::kFewRows> tokens;
   std::array<int64_t, kernels::cuda::kFewRows> positions;
   std::array<int64_t, kMostEos> eos;
+  std::array<int, kernels::cuda::kFewRows> padding;
   std::array<uint8_t, kernels::cuda::kFewRows> stopped;
   int steps;  // counted on to kMostTokens
   int running;
@@ -155,7 +156,9 @@ class GraphSteps : public TokenSteps {
     if (first.device() != device_ || first.scalar_type() != dtype() || !weights_.serve()) {
       return false;
     }
-    if (rows.eos_token_ids.size() > kMostEos || cache.seen() >= kMostPositions) return false;
+    const auto [lowest, highest] = std::ranges::minmax(rows.positions);
+    if (lowest < 0 || std::max(highest, cache.seen()) >= kMostPositions) return false;
+    if (rows.eos_token_ids.size() > kMostEos) return false;
     for (int64_t i = 0; i < cache.num_layers(); ++i) {
       if (!cache.layer(i).is_plain()) return false;
     }
@@ -168,9 +171,10 @@ class GraphSteps : public TokenSteps {
                  const std::function<bool()>& go_on) override {
     const c10::cuda::CUDAGuard guard(device_);
     const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
-    count = std::min({count, kMostTokens, kMostPositions - cache.seen()});
+    const int64_t position = std::max(cache.seen(), std::ranges::max(rows.positions));
+    count = std::min({count, kMostTokens, kMostPositions - position});
     count = upload(cache, rows, count);
-    prepare(cache.seen() + count, rows.pad_token_id);
+    prepare(position + count, rows.pad_token_id);
     const int* running = &device_state()->running;
     int64_t launched = 0;
     std::exception_ptr thrown;
@@ -225,10 +229,12 @@ class GraphSteps : public TokenSteps {
                         slots.key.stride(1),
                         static_cast<int>(slots.next),
                         static_cast<int>(slots.stored),
-                        static_cast<int>(slots.key.size(2))});
+                        static_cast<int>(slots.key.size(2)),
+                        static_cast<int>(cache.seen())});
     }
     State state = {};
-    state.positions.fill(cache.seen());
+    std::ranges::copy(rows.positions, state.positions.begin());
+    std::ranges::copy(rows.padding, state.padding.begin());
     state.eos.fill(-1);
     std::ranges::copy(rows.eos_token_ids, state.eos.begin());
     std::ranges::copy(rows.stopped, state.stopped.begin());
@@ -309,6 +315,7 @@ class GraphSteps : public TokenSteps {
     step.table = cos_sin_.size(0);
     step.splits = splits_;
     State* state = device_state();
+    step.padding = state->padding.data();
     step.token.tokens = state->tokens.data();
     step.token.positions = state->positions.data();
     step.token.made = made_.mutable_data_ptr<int64_t>();
