@@ -8,18 +8,6 @@
 namespace mistral_ext::generation {
 namespace {
 
-// Whether nothing changes the scores after the first token.
-bool takes_the_likeliest(const GenerationConfig& config, int64_t prompt_length) {
-  const bool ends_anywhere = config.eos_token_ids.empty() ||
-                             (config.min_length <= prompt_length && config.min_new_tokens <= 1);
-  return !config.do_sample && ends_anywhere && config.sequence_bias.empty() &&
-         config.repetition_penalty == 1.0 && config.no_repeat_ngram_size == 0 &&
-         config.bad_words_ids.empty() && config.forced_eos_token_ids.empty() &&
-         !config.remove_invalid_values && !config.exponential_decay_length_penalty &&
-         config.suppress_tokens.empty() && config.begin_suppress_tokens.empty() &&
-         !config.renormalize_logits;
-}
-
 // How many tokens each row begins with that are hidden; none where others are hidden as well.
 std::optional<std::vector<int64_t>> left_padding(const at::Tensor& mask, int64_t batch) {
   std::vector<int64_t> padding(batch);
@@ -50,48 +38,70 @@ std::vector<int64_t> next_positions(const Prompt& prompt) {
 
 }  // namespace
 
-DeviceSteps::DeviceSteps(models::MistralForCausalLM& model,
-                         const GenerationConfig& config,
-                         const Prompt& prompt)
-    : pool_(model.token_steps()),
-      config_(config),
-      batch_(prompt.batch),
-      prompt_tokens_(prompt.past + prompt.fed) {
-  const bool shows_tokens_alone = !config.output_scores && !config.output_logits;
-  if (!shows_tokens_alone || !takes_the_likeliest(config, prompt.sequences.size(1))) return;
-  const auto padding = left_padding(prompt.attention_mask, batch_);
-  if (!padding) return;
-  taken_ = pool_.take(model, batch_);
-  padding_ = *padding;
-  positions_ = next_positions(prompt);
+DeviceSteps::DeviceSteps(models::MistralForCausalLM& model, const Prompt& prompt)
+    : model_(model), prompt_tokens_(prompt.past + prompt.fed) {
+  if (const auto padding = left_padding(prompt.attention_mask, prompt.batch)) {
+    padding_ = *padding;
+    positions_ = next_positions(prompt);
+  }
 }
 
-DeviceSteps::~DeviceSteps() {
-  if (taken_) pool_.give_back(*std::move(taken_));
+DeviceSteps::~DeviceSteps() { give_back(); }
+
+void DeviceSteps::give_back() {
+  if (taken_) model_.token_steps().give_back(*std::exchange(taken_, std::nullopt));
 }
 
-at::Tensor DeviceSteps::run(cache::KVCache& cache,
-                            const at::Tensor& tokens,
-                            const at::Tensor& stopped,
-                            int64_t count,
-                            const std::function<bool()>& go_on) {
-  if (!taken_ || !taken_->steps) return {};
-  auto& steps = *taken_->steps;
-  bool* is_stopped = stopped.mutable_data_ptr<bool>();
+void DeviceSteps::repeat_rows(int64_t repeats) {
+  give_back();
+  for (auto* of_rows : {&positions_, &padding_}) {
+    std::vector<int64_t> repeated;
+    for (const int64_t value : *of_rows) repeated.insert(repeated.end(), repeats, value);
+    *of_rows = std::move(repeated);
+  }
+}
+
+models::StepRows DeviceSteps::rows(const cache::KVCache& cache, const at::Tensor& tokens) const {
   models::StepRows rows;
   rows.tokens = tokens;
   rows.positions = positions_;
   for (int64_t& position : rows.positions) position += cache.seen() - prompt_tokens_;
   rows.padding = padding_;
-  rows.stopped.resize(batch_);
-  rows.eos_token_ids = config_.eos_token_ids;
-  rows.pad_token_id = config_.pad_token_id.value_or(0);
+  rows.stopped.resize(positions_.size());
+  return rows;
+}
+
+models::TokenSteps* DeviceSteps::steps() {
+  if (positions_.empty()) return nullptr;
+  if (!taken_) taken_ = model_.token_steps().take(model_, std::ssize(positions_));
+  return taken_->steps.get();
+}
+
+at::Tensor DeviceSteps::logits(cache::KVCache& cache, const at::Tensor& tokens) {
+  auto* const device = steps();
+  if (device == nullptr) return {};
+  const auto newest = rows(cache, tokens);
+  return device->serves(cache, newest) ? device->logits(cache, newest) : at::Tensor();
+}
+
+at::Tensor DeviceSteps::likeliest(cache::KVCache& cache,
+                                  const at::Tensor& tokens,
+                                  const at::Tensor& stopped,
+                                  const GenerationConfig& config,
+                                  int64_t count,
+                                  const std::function<bool()>& go_on) {
+  auto* const device = steps();
+  if (device == nullptr) return {};
+  auto newest = rows(cache, tokens);
+  newest.eos_token_ids = config.eos_token_ids;
+  newest.pad_token_id = config.pad_token_id.value_or(0);
+  bool* is_stopped = stopped.mutable_data_ptr<bool>();
   // Without ends nothing is padded: rows that a callback has stopped go on.
-  const bool has_ends = !config_.eos_token_ids.empty();
-  if (has_ends) rows.stopped.assign(is_stopped, is_stopped + batch_);
-  if (!steps.serves(cache, rows)) return {};
-  auto made = steps.run(cache, rows, count, go_on);
-  if (has_ends) std::copy(rows.stopped.begin(), rows.stopped.end(), is_stopped);
+  const bool has_ends = !config.eos_token_ids.empty();
+  if (has_ends) newest.stopped.assign(is_stopped, is_stopped + stopped.numel());
+  if (!device->serves(cache, newest)) return {};
+  auto made = device->run(cache, newest, count, go_on);
+  if (has_ends) std::ranges::copy(newest.stopped, is_stopped);
   return made;
 }
 

@@ -19,7 +19,7 @@ Feeder::Feeder(models::MistralForCausalLM& model,
                const Prompt& prompt,
                cache::KVCache* cache,
                const Callbacks& callbacks)
-    : model_(model), prompt_(prompt), cache_(cache), callbacks_(callbacks) {
+    : model_(model), prompt_(prompt), cache_(cache), callbacks_(callbacks), steps_(model, prompt) {
   if (cache_ == nullptr) {
     own_cache_ = std::make_unique<cache::KVCache>(model.config());
     cache_ = own_cache_.get();
@@ -50,25 +50,40 @@ at::Tensor Feeder::feed_prompt(int64_t chunk_size) {
 }
 
 at::Tensor Feeder::feed(const at::Tensor& tokens) {
+  if (auto logits = steps_.logits(*cache_, tokens.squeeze(1)); logits.defined()) {
+    count_on(1);
+    interruption_point();
+    return logits;
+  }
   models::ModelInputs inputs;
   inputs.ranks_agree = true;
   inputs.input_ids = tokens;
   inputs.cache = cache_;
-  if (mask_) {
-    mask_->append(visible_);
-    inputs.attention_mask = mask_->all();
-  }
-  if (position_.defined()) inputs.position_ids = position_.add_(1);
+  count_on(1);
+  if (mask_) inputs.attention_mask = mask_->all();
+  inputs.position_ids = position_;
   return last_logits(inputs);
 }
 
-void Feeder::skip(int64_t tokens) {
-  if (mask_) mask_->append_all(visible_.expand({prompt_.batch, tokens}));
+at::Tensor Feeder::feed_likeliest(const at::Tensor& tokens,
+                                  const at::Tensor& stopped,
+                                  const GenerationConfig& config,
+                                  int64_t count,
+                                  const std::function<bool()>& go_on) {
+  auto made = steps_.likeliest(*cache_, tokens.squeeze(1), stopped, config, count, go_on);
+  if (made.defined()) count_on(made.size(1));
+  return made;
+}
+
+// So many tokens of each row more, all of them visible.
+void Feeder::count_on(int64_t tokens) {
+  if (mask_) mask_->append_all(visible_.expand({mask_->all().size(0), tokens}));
   if (position_.defined()) position_.add_(tokens);
 }
 
 void Feeder::repeat_rows(int64_t repeats) {
   if (repeats == 1) return;
+  steps_.repeat_rows(repeats);
   cache_->repeat_rows(repeats);
   if (mask_) {
     const auto rows = mask_->all().repeat_interleave(repeats, 0);

@@ -2,10 +2,13 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 
 #include "mistral_ext/generation/callbacks.h"
+#include "mistral_ext/generation/device_steps.h"
+#include "mistral_ext/generation/generation_config.h"
 #include "mistral_ext/generation/growing_columns.h"
 #include "mistral_ext/generation/prompt.h"
 #include "mistral_ext/models/mistral_for_causal_lm.h"
@@ -30,8 +33,13 @@ class Feeder {
   // tokens: int64 [rows, 1]
   at::Tensor feed(const at::Tensor& tokens);
 
-  // Once the prompt is fed: that so many tokens of each row are in the cache already.
-  void skip(int64_t tokens);
+  // Feeds tokens, int64 [batch, 1], and then the likeliest one after another; see
+  // DeviceSteps::likeliest. Undefined where only feed() can.
+  at::Tensor feed_likeliest(const at::Tensor& tokens,
+                            const at::Tensor& stopped,
+                            const GenerationConfig& config,
+                            int64_t count,
+                            const std::function<bool()>& go_on);
 
   // Once the prompt is fed: each row stands `repeats` times from now on, one after another.
   void repeat_rows(int64_t repeats);
@@ -41,6 +49,7 @@ class Feeder {
  private:
   models::ModelInputs prompt_part(int64_t begin, int64_t count);
   at::Tensor last_logits(const models::ModelInputs& inputs);
+  void count_on(int64_t tokens);
   void interruption_point();
 
   models::MistralForCausalLM& model_;
@@ -51,6 +60,7 @@ class Feeder {
   std::optional<GrowingColumns> mask_;
   at::Tensor visible_;   // bool [1]
   at::Tensor position_;  // int64 [rows|1, 1], of the last token fed
+  DeviceSteps steps_;
 };
 
 }  // namespace mistral_ext::generation

@@ -6,7 +6,6 @@
 #include <algorithm>
 
 #include "mistral_ext/core/check.h"
-#include "mistral_ext/generation/device_steps.h"
 #include "mistral_ext/generation/feeder.h"
 #include "mistral_ext/generation/growing_columns.h"
 #include "mistral_ext/generation/rank_agreement.h"
@@ -14,6 +13,18 @@
 
 namespace mistral_ext::generation {
 namespace {
+
+// Whether nothing changes the scores after the first token.
+bool takes_the_likeliest(const GenerationConfig& config, int64_t prompt_length) {
+  const bool ends_anywhere = config.eos_token_ids.empty() ||
+                             (config.min_length <= prompt_length && config.min_new_tokens <= 1);
+  return !config.do_sample && ends_anywhere && config.sequence_bias.empty() &&
+         config.repetition_penalty == 1.0 && config.no_repeat_ngram_size == 0 &&
+         config.bad_words_ids.empty() && config.forced_eos_token_ids.empty() &&
+         !config.remove_invalid_values && !config.exponential_decay_length_penalty &&
+         config.suppress_tokens.empty() && config.begin_suppress_tokens.empty() &&
+         !config.renormalize_logits;
+}
 
 // Which rows have ended.
 class StopTracker {
@@ -119,7 +130,8 @@ GenerateOutput generate(models::MistralForCausalLM& model,
     if (callbacks.check_interrupt) callbacks.check_interrupt();
     return !callbacks.stop.stop_requested();
   };
-  DeviceSteps device_steps(model, config, prompt);
+  const bool is_greedy = !config.output_scores && !config.output_logits &&
+                         takes_the_likeliest(config, prompt.sequences.size(1));
   for (auto logits = feeder.feed_prompt(config.prefill_chunk_size);;
        logits = feeder.feed(sequences.last())) {
     if (!logits.defined()) {
@@ -133,12 +145,11 @@ GenerateOutput generate(models::MistralForCausalLM& model,
     sequences.append(tokens);
     ++output.steps;
     bool ended = ends_after(tokens);
-    while (!ended) {
+    while (!ended && is_greedy) {
       const int64_t count = callbacks.on_step ? 1 : prompt.max_length - sequences.length();
-      const auto made = device_steps.run(
-          feeder.cache(), sequences.last().squeeze(1), tracker.stopped(), count, go_on);
+      const auto made =
+          feeder.feed_likeliest(sequences.last(), tracker.stopped(), config, count, go_on);
       if (!made.defined()) break;
-      feeder.skip(made.size(1));
       sequences.append_all(made);
       output.steps += made.size(1);
       ended = ends_after(made.select(1, made.size(1) - 1));

@@ -24,8 +24,8 @@ struct StepRows {
   int64_t pad_token_id = 0;            // what rows that have stopped get
 };
 
-// Makes the likeliest tokens of a model one after the other on an accelerator, without the host in
-// between. For one thread at a time.
+// Feeds single tokens of each row to a model on an accelerator, one launch a token; the likeliest
+// ones go on without the host in between. For one thread at a time.
 class TokenSteps {
  public:
   TokenSteps() = default;
@@ -36,6 +36,10 @@ class TokenSteps {
   // Whether it computes what the model does with these rows behind this cache, whose tokens are all
   // visible but the padding.
   virtual bool serves(const cache::KVCache& cache, const StepRows& rows) const = 0;
+
+  // Feeds the tokens of `rows`. Returns the logits, [batch, vocab_size], which stay until the next
+  // call.
+  virtual at::Tensor logits(cache::KVCache& cache, const StepRows& rows) = 0;
 
   // Makes up to `count` tokens a row, at least one, and returns them: int64 [batch, made], on the
   // device. Ends where all rows have stopped, and soon after go_on, asked before each launch but

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "mistral_ext/generation/beam_search.h"
 #include "mistral_ext/generation/generate.h"
 #include "models/tiny_model.h"
 
@@ -31,6 +32,7 @@ constexpr int64_t kMostOfARun = 7;
 int64_t runs = 0;
 int64_t tokens_made = 0;
 int64_t steps_made = 0;
+int64_t logits_made = 0;
 
 // What a device does, a model's pass at a time.
 class HostSteps : public TokenSteps {
@@ -41,6 +43,11 @@ class HostSteps : public TokenSteps {
     return cache.layer(0).is_plain();
   }
 
+  torch::Tensor logits(cache::KVCache& cache, const StepRows& rows) override {
+    ++logits_made;
+    return fed(cache, rows);
+  }
+
   torch::Tensor run(cache::KVCache& cache,
                     StepRows& rows,
                     int64_t count,
@@ -49,10 +56,8 @@ class HostSteps : public TokenSteps {
     std::vector<torch::Tensor> made;
     for (int64_t i = 0; i < std::min(count, kMostOfARun) && (i == 0 || go_on()); ++i) {
       if (std::ranges::all_of(rows.stopped, [](bool row) { return row; })) break;
-      models::ModelInputs inputs;
-      inputs.input_ids = rows.tokens.unsqueeze(1);
-      inputs.cache = &cache;
-      auto tokens = model_.forward(inputs, /*logits_to_keep=*/1).logits.select(1, 0).argmax(-1);
+      auto tokens = fed(cache, rows).argmax(-1);
+      for (int64_t& position : rows.positions) ++position;
       for (size_t row = 0; row < rows.stopped.size(); ++row) {
         const auto at = tokens[static_cast<int64_t>(row)];
         if (rows.stopped[row]) at.fill_(rows.pad_token_id);
@@ -68,6 +73,17 @@ class HostSteps : public TokenSteps {
   }
 
  private:
+  torch::Tensor fed(cache::KVCache& cache, const StepRows& rows) {
+    const auto visible =
+        torch::arange(cache.seen() + 1) >= torch::tensor(rows.padding).unsqueeze(1);
+    models::ModelInputs inputs;
+    inputs.input_ids = rows.tokens.unsqueeze(1);
+    inputs.attention_mask = visible;
+    inputs.position_ids = torch::tensor(rows.positions).unsqueeze(1);
+    inputs.cache = &cache;
+    return model_.forward(inputs, /*logits_to_keep=*/1).logits.select(1, 0);
+  }
+
   MistralForCausalLM& model_;
 };
 
@@ -79,6 +95,7 @@ class StepsOfADevice : public testing::Test {
     runs = 0;
     tokens_made = 0;
     steps_made = 0;
+    logits_made = 0;
     TokenStepsPool::set_factory(
         [](MistralForCausalLM& model, int64_t) -> std::unique_ptr<TokenSteps> {
           ++steps_made;
@@ -90,6 +107,14 @@ class StepsOfADevice : public testing::Test {
     torch::manual_seed(1);
     GenerateInputs inputs;
     inputs.input_ids = torch::randint(3, 61, {batch, 9}, torch::kLong);
+    return inputs;
+  }
+
+  // Rows that begin with 0, 1, 2, ... tokens of padding.
+  static GenerateInputs padded_prompt(int64_t batch) {
+    auto inputs = prompt(batch);
+    inputs.attention_mask = torch::ones({batch, 9}, torch::kLong);
+    for (int64_t row = 0; row < batch; ++row) inputs.attention_mask[row].narrow(0, 0, row).zero_();
     return inputs;
   }
 
@@ -127,6 +152,32 @@ TEST_F(StepsOfADevice, EndRowsAndPadThem) {
   EXPECT_TRUE(torch::equal(output.sequences, wanted.sequences));
   EXPECT_TRUE(torch::equal(output.stopped, wanted.stopped));
   EXPECT_EQ(output.steps, wanted.steps);
+}
+
+TEST_F(StepsOfADevice, LeavePaddingOnTheLeftAlone) {
+  for (const int64_t window : {0, 5}) {
+    const auto model = tiny_model(tiny_config(window));
+    auto inputs = padded_prompt(3);
+    TokenStepsPool::set_factory(nullptr);
+    const auto wanted = generate(*model, inputs, greedy());
+    inputs.position_ids = torch::arange(20, 29).unsqueeze(0);
+    const auto far = generate(*model, inputs, greedy());
+    use();
+    EXPECT_TRUE(torch::equal(generate(*model, inputs, greedy()).sequences, far.sequences));
+    inputs.position_ids = torch::Tensor();
+    EXPECT_TRUE(torch::equal(generate(*model, inputs, greedy()).sequences, wanted.sequences));
+    EXPECT_EQ(tokens_made, 2 * (kNew - 1));
+  }
+}
+
+TEST_F(StepsOfADevice, AreNotAskedWherePlacesWithinAPromptAreHidden) {
+  const auto model = tiny_model();
+  auto inputs = padded_prompt(2);
+  inputs.attention_mask[0][4] = 0;
+  const auto wanted = generate(*model, inputs, greedy()).sequences;
+  use();
+  EXPECT_TRUE(torch::equal(generate(*model, inputs, greedy()).sequences, wanted));
+  EXPECT_EQ(runs + logits_made, 0);
 }
 
 TEST_F(StepsOfADevice, ShowACallbackEveryToken) {
@@ -192,21 +243,37 @@ TEST_F(StepsOfADevice, AreMadeAnewForAModelOfAnotherDtype) {
   }
 }
 
-TEST_F(StepsOfADevice, AreNotAskedWhereScoresAreWantedOrChanged) {
+TEST_F(StepsOfADevice, GiveLogitsWhereScoresAreWantedOrChanged) {
   const auto model = tiny_model();
-  use();
   std::vector<GenerationConfig> configs(4, greedy());
   configs[0].do_sample = true;
   configs[1].repetition_penalty = 1.5;
   configs[2].output_logits = true;
   configs[3].min_new_tokens = 4;
   configs[3].eos_token_ids = {7};
-  for (const auto& config : configs) generate(*model, prompt(1), config);
-  auto padded = prompt(2);
-  padded.attention_mask = torch::ones({2, 9}, torch::kLong);
-  padded.attention_mask[0][0] = 0;
-  generate(*model, padded, greedy());
+  configs[3].pad_token_id = 2;
+  for (auto& config : configs) {
+    config.seed = 3;
+    TokenStepsPool::set_factory(nullptr);
+    const auto wanted = generate(*model, padded_prompt(2), config);
+    use();
+    const auto output = generate(*model, padded_prompt(2), config);
+    EXPECT_TRUE(torch::equal(output.sequences, wanted.sequences));
+    EXPECT_EQ(runs, 0);
+    EXPECT_EQ(logits_made, output.steps - 1);
+  }
+}
+
+TEST_F(StepsOfADevice, GiveLogitsToBeams) {
+  const auto model = tiny_model();
+  BeamSearchConfig config;
+  config.num_beams = 3;
+  const auto wanted = beam_search(*model, padded_prompt(2), greedy(), config);
+  use();
+  const auto output = beam_search(*model, padded_prompt(2), greedy(), config);
+  EXPECT_TRUE(torch::equal(output.sequences, wanted.sequences));
   EXPECT_EQ(runs, 0);
+  EXPECT_EQ(logits_made, kNew - 1);
 }
 
 }  // namespace

@@ -163,6 +163,74 @@ def test_padded_rows_end_at_their_own_tokens(device):
     assert torch.equal(got[:, ids.shape[1] :], wanted[:, : got.shape[1] - ids.shape[1]])
 
 
+SAMPLING = {"do_sample": True, "temperature": 0.8, "top_k": 20, "top_p": 0.9}
+
+
+def sample(
+    model: transformers.MistralForCausalLM, ids: torch.Tensor, **kwargs: object
+) -> torch.Tensor:
+    torch.manual_seed(3)
+    return generate(model, ids, **SAMPLING, **kwargs)
+
+
+@pytest.mark.parametrize("lengths", [[9], [9, 4, 1]])
+def test_sampled_tokens_come_of_the_same_steps(device, dtype, lengths, monkeypatch):
+    model = make_model(device, dtype, sliding_window=16)
+    ids, mask = padded(device, lengths)
+    assert launched(model, ids, attention_mask=mask, **SAMPLING) >= NEW - 1
+    got = sample(model, ids, attention_mask=mask)
+    assert torch.equal(got, sample(model, ids, attention_mask=mask))
+    monkeypatch.setenv("MISTRAL_EXT_CUDA_GRAPHS", "0")
+    assert torch.equal(got, sample(model, ids, attention_mask=mask))
+
+
+@pytest.mark.parametrize("lengths", [[9], [9, 4, 1]])
+@pytest.mark.parametrize("settings", [{}, SAMPLING, {"repetition_penalty": 1.3}])
+def test_logits_are_the_models(device, dtype, lengths, settings):
+    model = make_model(device, dtype)
+    ids, mask = padded(device, lengths)
+    out = generate(
+        model,
+        ids,
+        attention_mask=mask,
+        output_logits=True,
+        return_dict_in_generate=True,
+        **settings,
+    )
+    made = torch.ones_like(out.sequences[:, ids.shape[1] :])
+    mask = torch.cat([mask, made], 1)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    exact = transformers.MistralForCausalLM(copy.deepcopy(model.config)).to(device).eval()
+    exact.load_state_dict({k: v.float() for k, v in model.state_dict().items()})
+    with torch.no_grad():
+        seen = {"attention_mask": mask, "position_ids": positions}
+        logits = exact(out.sequences, **seen).logits[:, ids.shape[1] - 1 : -1]
+        own = model(out.sequences, **seen).logits[:, ids.shape[1] - 1 : -1]
+    got = torch.stack(out.logits, 1)
+    assert got.shape == logits.shape
+    # Of roundings that fall another way: twice the error of the operators one by one.
+    assert (got - logits).abs().max() <= 2 * (own - logits).abs().max()
+
+
+def test_beams_are_steps_on_the_device(device):
+    model = make_model(device, torch.bfloat16)
+    ids, mask = padded(device, [9, 4])
+    settings = {"num_beams": 4, "attention_mask": mask, "eos_token_id": 5}
+    assert launched(model, ids, **settings) > 0
+    scored = generate(
+        model,
+        ids,
+        return_dict_in_generate=True,
+        output_scores=True,
+        num_return_sequences=4,
+        **settings,
+    )
+    assert (scored.sequences_scores.view(2, 4).diff(dim=1) <= 0).all()
+    greedy = generate(model, ids, attention_mask=mask, eos_token_id=5)
+    assert scored.sequences.shape[0] == 8
+    assert greedy.shape[0] == 2
+
+
 def test_larger_batches_take_the_loop(device):
     model = make_model(device, torch.bfloat16)
     ids = ids_of(device, 9)

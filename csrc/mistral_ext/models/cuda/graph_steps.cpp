@@ -165,6 +165,18 @@ class GraphSteps : public TokenSteps {
     return true;
   }
 
+  at::Tensor logits(cache::KVCache& cache, const StepRows& rows) override {
+    const c10::cuda::CUDAGuard guard(device_);
+    upload(cache, rows, 1);
+    prepare(std::max(cache.seen(), std::ranges::max(rows.positions)) + 1, pad_token_id_);
+    launch(c10::cuda::getCurrentCUDAStream());
+    for (int64_t i = 0; i < cache.num_layers(); ++i) cache.layer(i).appended(1);
+    const int64_t bytes = sizes_.batch * sizes_.vocab * static_cast<int64_t>(sizeof(T));
+    return buffers_.narrow(0, buffers_.numel() - bytes, bytes)
+        .view(dtype())
+        .view({sizes_.batch, sizes_.vocab});
+  }
+
   at::Tensor run(cache::KVCache& cache,
                  StepRows& rows,
                  int64_t count,
@@ -183,11 +195,7 @@ class GraphSteps : public TokenSteps {
         if (launched > 0 && !go_on()) break;
         if (launched >= kAhead && !reports_.wait(launched - kAhead)) break;
         if (!weights_.are_at(addresses_)) break;  // another run looks at them anew
-        if (use_graphs_) {
-          graph_.launch(stream);
-        } else {
-          C10_CUDA_CHECK(launch_step(stream));
-        }
+        launch(stream);
         reports_.ask(launched, running, stream);
       }
     } catch (...) {
@@ -287,6 +295,14 @@ class GraphSteps : public TokenSteps {
                          weight(i + 8)});
     }
     if (use_graphs_) graph_.capture([&](cudaStream_t stream) { return launch_step(stream); });
+  }
+
+  void launch(cudaStream_t stream) {
+    if (use_graphs_) {
+      graph_.launch(stream);
+    } else {
+      C10_CUDA_CHECK(launch_step(stream));
+    }
   }
 
   cudaError_t launch_step(cudaStream_t stream) {
