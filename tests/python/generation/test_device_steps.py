@@ -184,6 +184,31 @@ def test_sampled_tokens_come_of_the_same_steps(device, dtype, lengths, monkeypat
     assert torch.equal(got, sample(model, ids, attention_mask=mask))
 
 
+def test_samples_on_for_long(device, monkeypatch):
+    model = make_model(device, torch.bfloat16)
+    ids = ids_of(device, 2)
+    got = sample(model, ids, max_new_tokens=1500)
+    monkeypatch.setenv("MISTRAL_EXT_CUDA_GRAPHS", "0")
+    assert torch.equal(got, sample(model, ids, max_new_tokens=1500))
+
+
+def test_streams_that_take_turns_do_not_meet(device):
+    model = make_model(device, torch.bfloat16)
+    prompts = [ids_of(device, 2) for _ in range(2)]
+    wanted = [sample(model, ids) for ids in prompts]
+    torch.cuda.synchronize(device)
+    streams = [torch.cuda.Stream(device) for _ in prompts]
+    got = []
+    for _ in range(3):
+        for ids, stream in zip(prompts, streams, strict=True):
+            # Without an end-of-sequence token nobody waits for the device.
+            with torch.cuda.stream(stream):
+                got.append(sample(model, ids))
+    torch.cuda.synchronize(device)
+    for i, tokens in enumerate(got):
+        assert torch.equal(tokens, wanted[i % 2])
+
+
 @pytest.mark.parametrize("lengths", [[9], [9, 4, 1]])
 @pytest.mark.parametrize("settings", [{}, SAMPLING, {"repetition_penalty": 1.3}])
 def test_logits_are_the_models(device, dtype, lengths, settings):

@@ -19,6 +19,8 @@ struct StepCache {
   int stored;  // slots that hold tokens, from the first on
   int capacity;
   int seen;  // tokens before the new one, overwritten ones included
+
+  bool operator==(const StepCache&) const = default;
 };
 
 // Attention of a decode step, from the projections of its new tokens: rotates query and key,

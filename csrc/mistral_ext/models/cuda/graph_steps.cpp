@@ -16,9 +16,13 @@
 #include <exception>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "mistral_ext/kernels/types.h"
+#include "mistral_ext/models/cuda/step_events.h"
+#include "mistral_ext/models/cuda/step_graph.h"
+#include "mistral_ext/models/cuda/step_standing.h"
 #include "mistral_ext/models/cuda/step_weights.h"
 #include "mistral_ext/models/token_steps.h"
 
@@ -29,7 +33,6 @@ using kernels::cuda::StepCache;
 
 constexpr int64_t kMostTokens = 1024;  // of one run
 constexpr size_t kMostEos = 32;
-constexpr int kAhead = 2;  // steps that are launched before the first of them has ended
 constexpr int64_t kMostPositions = INT64_C(1) << 20;
 constexpr int64_t kMostVocab = INT64_C(1) << 28;  // what 32-bit counters of the kernels hold
 
@@ -48,74 +51,6 @@ struct State {
   std::array<uint8_t, kernels::cuda::kFewRows> stopped;
   int steps;  // counted on to kMostTokens
   int running;
-};
-
-// A graph, and what it was made of.
-class Graph {
- public:
-  Graph() = default;
-  Graph(const Graph&) = delete;
-  Graph& operator=(const Graph&) = delete;
-  ~Graph() { reset(); }
-
-  template <typename Launch>
-  void capture(Launch&& launch) {
-    reset();
-    cudaStream_t stream = nullptr;
-    cudaGraph_t graph = nullptr;
-    C10_CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-    C10_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-    const auto launched = launch(stream);
-    const auto ended = cudaStreamEndCapture(stream, &graph);
-    C10_CUDA_CHECK(cudaStreamDestroy(stream));
-    C10_CUDA_CHECK(launched);
-    C10_CUDA_CHECK(ended);
-    const auto made = cudaGraphInstantiate(&replay_, graph, 0);
-    C10_CUDA_CHECK(cudaGraphDestroy(graph));
-    C10_CUDA_CHECK(made);
-  }
-
-  void launch(cudaStream_t stream) const { C10_CUDA_CHECK(cudaGraphLaunch(replay_, stream)); }
-
- private:
-  void reset() {
-    if (replay_ != nullptr) C10_CUDA_CHECK_WARN(cudaGraphExecDestroy(replay_));
-    replay_ = nullptr;
-  }
-
-  cudaGraphExec_t replay_ = nullptr;
-};
-
-// Of the last steps, whether there are rows left: copied back after each, looked at kAhead later.
-class Reports {
- public:
-  Reports() {
-    C10_CUDA_CHECK(cudaMallocHost(&running_, kAhead * sizeof(int)));
-    for (auto& event : events_) {
-      C10_CUDA_CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
-    }
-  }
-  Reports(const Reports&) = delete;
-  Reports& operator=(const Reports&) = delete;
-  ~Reports() {
-    for (auto& event : events_) C10_CUDA_CHECK_WARN(cudaEventDestroy(event));
-    C10_CUDA_CHECK_WARN(cudaFreeHost(running_));
-  }
-
-  void ask(int64_t step, const int* running, cudaStream_t stream) {
-    C10_CUDA_CHECK(cudaMemcpyAsync(
-        running_ + step % kAhead, running, sizeof(int), cudaMemcpyDeviceToHost, stream));
-    C10_CUDA_CHECK(cudaEventRecord(events_[step % kAhead], stream));
-  }
-
-  bool wait(int64_t step) {
-    C10_CUDA_CHECK(cudaEventSynchronize(events_[step % kAhead]));
-    return running_[step % kAhead] != 0;
-  }
-
- private:
-  int* running_ = nullptr;
-  std::array<cudaEvent_t, kAhead> events_ = {};
 };
 
 template <typename T>
@@ -167,14 +102,28 @@ class GraphSteps : public TokenSteps {
 
   at::Tensor logits(cache::KVCache& cache, const StepRows& rows) override {
     const c10::cuda::CUDAGuard guard(device_);
-    upload(cache, rows, 1);
-    prepare(std::max(cache.seen(), std::ranges::max(rows.positions)) + 1, pad_token_id_);
-    launch(c10::cuda::getCurrentCUDAStream());
+    const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
+    last_use_.wait(stream);
+    int64_t one = 1;
+    StepStanding standing = step_standing(cache, rows, one);
+    int64_t left = std::exchange(steps_left_, 0);
+    if (left > 0 && standing == standing_) {
+      device_tokens().copy_(rows.tokens);
+    } else {
+      upload(standing, rows, kMostTokens);
+      left = kMostTokens;
+    }
+    prepare(standing.highest_position() + 1, pad_token_id_);
+    launch(stream);
     for (int64_t i = 0; i < cache.num_layers(); ++i) cache.layer(i).appended(1);
+    standing.count_on();
+    standing_ = std::move(standing);
+    steps_left_ = left - 1;
     const int64_t bytes = sizes_.batch * sizes_.vocab * static_cast<int64_t>(sizeof(T));
-    return buffers_.narrow(0, buffers_.numel() - bytes, bytes)
-        .view(dtype())
-        .view({sizes_.batch, sizes_.vocab});
+    const auto logits = buffers_.narrow(0, buffers_.numel() - bytes, bytes).view(dtype());
+    auto copy = logits.view({sizes_.batch, sizes_.vocab}).to(at::kFloat);
+    last_use_.record(stream);
+    return copy;
   }
 
   at::Tensor run(cache::KVCache& cache,
@@ -183,9 +132,12 @@ class GraphSteps : public TokenSteps {
                  const std::function<bool()>& go_on) override {
     const c10::cuda::CUDAGuard guard(device_);
     const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
-    const int64_t position = std::max(cache.seen(), std::ranges::max(rows.positions));
+    last_use_.wait(stream);
+    steps_left_ = 0;
+    const StepStanding standing = step_standing(cache, rows, count);
+    const int64_t position = standing.highest_position();
     count = std::min({count, kMostTokens, kMostPositions - position});
-    count = upload(cache, rows, count);
+    upload(standing, rows, count);
     prepare(position + count, rows.pad_token_id);
     const int* running = &device_state()->running;
     int64_t launched = 0;
@@ -224,22 +176,8 @@ class GraphSteps : public TokenSteps {
   // An address on the device.
   State* device_state() const { return static_cast<State*>(state_.mutable_data_ptr()); }
 
-  // Makes room in the cache and tells the device where things stand. Returns how many tokens there
-  // is room for, up to `count`.
-  int64_t upload(cache::KVCache& cache, const StepRows& rows, int64_t count) {
-    std::vector<StepCache> caches;
-    for (int64_t i = 0; i < cache.num_layers(); ++i) {
-      const auto slots = cache.layer(i).slots();
-      count = std::min(count, slots.room);
-      caches.push_back({slots.key.mutable_data_ptr(),
-                        slots.value.mutable_data_ptr(),
-                        slots.key.stride(0),
-                        slots.key.stride(1),
-                        static_cast<int>(slots.next),
-                        static_cast<int>(slots.stored),
-                        static_cast<int>(slots.key.size(2)),
-                        static_cast<int>(cache.seen())});
-    }
+  // Tells the device where things stand, and that up to `count` tokens follow.
+  void upload(const StepStanding& standing, const StepRows& rows, int64_t count) {
     State state = {};
     std::ranges::copy(rows.positions, state.positions.begin());
     std::ranges::copy(rows.padding, state.padding.begin());
@@ -248,13 +186,17 @@ class GraphSteps : public TokenSteps {
     std::ranges::copy(rows.stopped, state.stopped.begin());
     state.steps = static_cast<int>(kMostTokens - count);
     state.running = 1;
+    const auto& caches = standing.caches;
     auto* bytes = static_cast<uint8_t*>(host_state_.mutable_data_ptr());
     std::memcpy(bytes, &state, sizeof(State));
     std::memcpy(bytes + sizeof(State), caches.data(), caches.size() * sizeof(StepCache));
     state_.copy_(host_state_);
-    const int64_t token_bytes = sizes_.batch * static_cast<int64_t>(sizeof(int64_t));
-    state_.narrow(0, 0, token_bytes).view(at::kLong).copy_(rows.tokens);
-    return count;
+    device_tokens().copy_(rows.tokens);
+  }
+
+  at::Tensor device_tokens() const {
+    const int64_t bytes = sizes_.batch * static_cast<int64_t>(sizeof(int64_t));
+    return state_.narrow(0, 0, bytes).view(at::kLong);
   }
 
   // Waits for the device. Returns how many tokens it has made.
@@ -262,9 +204,7 @@ class GraphSteps : public TokenSteps {
     const auto bytes = state_.narrow(0, 0, sizeof(State)).cpu();
     State state;
     std::memcpy(&state, bytes.const_data_ptr(), sizeof(State));
-    rows.tokens = state_.narrow(0, 0, sizes_.batch * static_cast<int64_t>(sizeof(int64_t)))
-                      .view(at::kLong)
-                      .clone();
+    rows.tokens = device_tokens().clone();
     for (size_t i = 0; i < rows.stopped.size(); ++i) rows.stopped[i] = state.stopped.at(i) != 0;
     return state.steps - first;
   }
@@ -357,13 +297,16 @@ class GraphSteps : public TokenSteps {
   at::Tensor state_;       // State, then the caches
   at::Tensor host_state_;  // the same on the CPU
   Reports reports_;
+  LastUse last_use_;
+  StepStanding standing_;  // the device's, where it has steps left: logits() may go on from there
+  int64_t steps_left_ = 0;
   // What graph_ was captured with.
   std::vector<const void*> addresses_;
   std::vector<kernels::cuda::DecodeStepLayer<T>> layers_;
   at::Tensor cos_sin_;
   int64_t pad_token_id_ = 0;
   bool use_graphs_ = true;
-  Graph graph_;
+  StepGraph graph_;
 };
 
 bool are_sizes_served(const MistralConfig& config, int64_t batch) {
