@@ -7,6 +7,7 @@
 #include "mistral_ext/ops/attention_reference.h"
 #include "mistral_ext/ops/cuda/aligned_rows.h"
 #include "mistral_ext/ops/cuda/decode_attention.h"
+#include "mistral_ext/ops/cuda/flash_attention.h"
 #include "mistral_ext/ops/cuda/launch.h"
 
 namespace mistral_ext::ops {
@@ -24,6 +25,9 @@ bool flash_serves(const at::Tensor& query,
   return is_half && head_dim % 8 == 0 && head_dim <= 256 &&
          compute_capability_major(query.device()) >= 8;
 }
+
+// ATen's splits the keys over blocks where there are few queries; ours takes 128 of them at a time.
+bool has_few_queries(const at::Tensor& query) { return query.size(1) < 64; }
 
 // How many keys before its own slot a query sees.
 std::optional<c10::SymInt> window_left(int64_t sliding_window) {
@@ -51,6 +55,9 @@ std::tuple<at::Tensor, at::Tensor> attention_cuda(const at::Tensor& query,
   const bool flash = flash_serves(query, mask, sequence_ids);
   if ((!flash || sliding_window > 0) && decode_attention_serves(query, key, mask, sequence_ids)) {
     return decode_attention(query, key, value, scale, sliding_window, mask);
+  }
+  if (flash_attention_serves(query, key, scale, mask) && !(flash && has_few_queries(query))) {
+    return flash_attention(query, key, value, scale, is_causal, sliding_window, mask, sequence_ids);
   }
   if (!flash) {
     return attention_reference(
