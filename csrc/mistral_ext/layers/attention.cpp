@@ -37,7 +37,8 @@ at::Tensor Attention::forward(const at::Tensor& hidden_states,
                               const RotaryAngles& angles,
                               const Visibility& visibility,
                               cache::KVCacheLayer* cache,
-                              bool differentiable) const {
+                              bool differentiable,
+                              const Packing* packing) const {
   const int64_t batch = hidden_states.size(0);
   const int64_t seq = hidden_states.size(1);
   // [batch, seq, heads * head_dim] -> [batch, seq, heads, head_dim]
@@ -56,19 +57,25 @@ at::Tensor Attention::forward(const at::Tensor& hidden_states,
                                             angles.cos_sin,
                                             angles.query_scale);
   at::Tensor value = split(projected[2]);
+  if (packing != nullptr) {
+    query = packing->unpack(query);
+    key = packing->unpack(key);
+    value = packing->unpack(value);
+  }
   if (cache != nullptr) {
     auto all = cache->update(key, value, differentiable);
     key = std::move(all.key);
     value = std::move(all.value);
   }
-  const auto output = std::get<0>(ops::attention(query,
-                                                 key,
-                                                 value,
-                                                 scale_,
-                                                 visibility.is_causal,
-                                                 visibility.sliding_window,
-                                                 mask_of_own_heads(visibility.mask),
-                                                 visibility.sequence_ids));
+  auto output = std::get<0>(ops::attention(query,
+                                           key,
+                                           value,
+                                           scale_,
+                                           visibility.is_causal,
+                                           visibility.sliding_window,
+                                           mask_of_own_heads(visibility.mask),
+                                           visibility.sequence_ids));
+  if (packing != nullptr) output = packing->pack(output);
   return parallel::all_reduce(o_proj_->forward(output.view({batch, seq, -1})), context_);
 }
 

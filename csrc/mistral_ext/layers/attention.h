@@ -7,6 +7,7 @@
 #include "mistral_ext/cache/kv_cache_layer.h"
 #include "mistral_ext/core/config.h"
 #include "mistral_ext/layers/linear.h"
+#include "mistral_ext/layers/packing.h"
 #include "mistral_ext/layers/rotary_embedding.h"
 #include "mistral_ext/layers/visibility.h"
 #include "mistral_ext/parallel/context.h"
@@ -22,11 +23,14 @@ class Attention : public torch::nn::Module {
   // hidden_states: [batch, seq, hidden_size] -> the same shape.
   //   cache: appended to and read from, or null.
   //   differentiable: gradients through the cache are wanted.
+  //   packing: of the batch that hidden_states, [1, tokens, hidden_size], are the tokens of; the
+  //     visibility and the cache are the batch's. Null: there is none.
   at::Tensor forward(const at::Tensor& hidden_states,
                      const RotaryAngles& angles,
                      const Visibility& visibility,
                      cache::KVCacheLayer* cache,
-                     bool differentiable) const;
+                     bool differentiable,
+                     const Packing* packing = nullptr) const;
 
  private:
   // The part of a mask [batch, heads|1, ...] that is of this rank's heads.

@@ -26,8 +26,12 @@ void DecoderLayer::forward(ResidualStream& stream,
                            at::Tensor* input) const {
   const auto attention_input = add_and_normalise(*input_layernorm_, stream);
   if (input != nullptr) *input = stream.sum;
-  stream.pending = self_attn_->forward(
-      attention_input, context.angles, context.visibility, context.cache, context.differentiable);
+  stream.pending = self_attn_->forward(attention_input,
+                                       context.angles,
+                                       context.visibility,
+                                       context.cache,
+                                       context.differentiable,
+                                       context.packing);
   stream.pending = mlp_->forward(add_and_normalise(*post_attention_layernorm_, stream));
 }
 

@@ -24,6 +24,7 @@ struct LayerContext {
   const layers::Visibility& visibility;
   cache::KVCacheLayer* cache;
   bool differentiable;
+  const layers::Packing* packing = nullptr;  // of the tokens in the stream
 };
 
 // norm -> attention -> add, norm -> MLP -> add.

@@ -2,6 +2,7 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/add.h>
+#include <ATen/ops/arange.h>
 #include <torch/nn/modules/container/modulelist.h>
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 
 #include "mistral_ext/core/check.h"
 #include "mistral_ext/models/checkpointed_layer.h"
+#include "mistral_ext/models/packing_plan.h"
 #include "mistral_ext/models/visibility_plan.h"
 #include "mistral_ext/parallel/shard_spec.h"
 
@@ -37,17 +39,25 @@ MistralModel::MistralModel(const MistralConfig& config, const parallel::Context&
 }
 
 layers::RotaryAngles MistralModel::rotary_angles(const ModelInputs& inputs,
-                                                 const at::Tensor& embeds) {
-  if (inputs.position_ids.defined()) {
-    return rotary_emb_.at(inputs.position_ids.to(embeds.device(), at::kLong));
-  }
+                                                 const at::Tensor& embeds,
+                                                 const layers::Packing* packing) {
   const int64_t past = inputs.cache == nullptr ? 0 : inputs.cache->seen();
+  auto positions = inputs.position_ids;
+  if (positions.defined()) positions = positions.to(embeds.device(), at::kLong);
+  if (packing != nullptr) {
+    if (!positions.defined()) {
+      const auto int64 = embeds.options().dtype(at::kLong);
+      positions = at::arange(past, past + packing->seq, int64).unsqueeze(0);
+    }
+    positions = packing->pack(positions.expand({packing->batch, packing->seq}));
+  }
+  if (positions.defined()) return rotary_emb_.at(positions);
   return rotary_emb_.consecutive(past, embeds.size(1), embeds.device());
 }
 
-at::Tensor MistralModel::embed(const ModelInputs& inputs) const {
+at::Tensor MistralModel::embed(const at::Tensor& input_ids, const ModelInputs& inputs) const {
   if (inputs.inputs_embeds.defined()) return inputs.inputs_embeds;
-  auto embeds = embed_tokens_->forward(inputs.input_ids);
+  auto embeds = embed_tokens_->forward(input_ids);
   if (inputs.embeddings_require_grad && at::GradMode::is_enabled()) embeds.requires_grad_();
   return embeds;
 }
@@ -92,10 +102,12 @@ ModelOutputs MistralModel::forward(const ModelInputs& inputs) {
   if (must_agree(inputs)) check_ranks_agree(inputs);
   check_inputs(inputs, config_);
   check_checkpointed_layers(inputs);
+  const auto packing = plan_packing(inputs);
+  const auto* packed = packing ? &*packing : nullptr;
   ResidualStream stream;
-  stream.sum = embed(inputs);
+  stream.sum = embed(packing ? packing->pack(inputs.input_ids) : inputs.input_ids, inputs);
   const bool differentiable = is_differentiable(inputs, stream.sum);
-  const auto angles = rotary_angles(inputs, stream.sum);
+  const auto angles = rotary_angles(inputs, stream.sum, packed);
 
   // One plan a window: layers of the same window have seen the same tokens.
   std::map<int64_t, layers::Visibility> plans;
@@ -112,7 +124,8 @@ ModelOutputs MistralModel::forward(const ModelInputs& inputs) {
     const LayerContext context{angles,
                                plans.at(config_.layer_windows[i]),
                                inputs.cache == nullptr ? nullptr : &inputs.cache->layer(i),
-                               differentiable};
+                               differentiable,
+                               packed};
     auto* input = inputs.output_hidden_states ? &outputs.hidden_states[i] : nullptr;
     const bool checkpointed =
         differentiable && !inputs.checkpointed_layers.empty() && inputs.checkpointed_layers[i];
@@ -131,6 +144,7 @@ ModelOutputs MistralModel::forward(const ModelInputs& inputs) {
     }
   }
   outputs.last_hidden_state = add_and_normalise(*norm_, stream);
+  if (packing) outputs.last_hidden_state = packing->unpack(outputs.last_hidden_state);
   if (inputs.output_hidden_states) outputs.hidden_states.back() = outputs.last_hidden_state;
   return outputs;
 }

@@ -40,8 +40,10 @@ class MistralModel : public torch::nn::Module {
   layers::RotaryEmbedding& rotary_emb() { return rotary_emb_; }
 
  private:
-  layers::RotaryAngles rotary_angles(const ModelInputs& inputs, const at::Tensor& embeds);
-  at::Tensor embed(const ModelInputs& inputs) const;
+  layers::RotaryAngles rotary_angles(const ModelInputs& inputs,
+                                     const at::Tensor& embeds,
+                                     const layers::Packing* packing);
+  at::Tensor embed(const at::Tensor& input_ids, const ModelInputs& inputs) const;
   bool is_differentiable(const ModelInputs& inputs, const at::Tensor& embeds) const;
   void check_checkpointed_layers(const ModelInputs& inputs) const;
 
