@@ -4,7 +4,7 @@
 //
 //   nvcc -std=c++20 -O3 -gencode arch=compute_90a,code=sm_90a -I csrc -I tests/cuda
 //     benchmarks/cuda/decode_step.cu
-//     csrc/mistral_ext/kernels/cuda/{linear_few_rows,decode_step*}.cu
+//     csrc/mistral_ext/kernels/cuda/{linear_few_rows,linear_small_batch,decode_step*,step_attention*}.cu
 
 #include <algorithm>
 #include <cmath>
@@ -14,6 +14,7 @@
 
 #include "device.cuh"
 #include "mistral_ext/kernels/cuda/decode_step.h"
+#include "mistral_ext/kernels/cuda/linear_small_batch.h"
 #include "timing.cuh"
 
 namespace mistral_ext::trial {
@@ -35,6 +36,7 @@ constexpr int64_t kLayerWeights =
 constexpr int64_t kWeights = kLayers * kLayerWeights + kVocab * kHidden;
 constexpr int kMostSteps = 1 << 16;
 constexpr int kTableBeyond = 8192;
+constexpr int kMostBatch = 128;
 
 struct Weights {
   Array<T> all = random<T>(kWeights, 0.0f, 0.0346f, 1);
@@ -157,9 +159,14 @@ class Step {
   Array<unsigned> arrived_;
   Array<StepCache> caches_{kLayers};
   Array<int> steps_{1, 0};
-  Array<uint8_t> stopped_{8, 0};
+  Array<uint8_t> stopped_{kMostBatch, 0};
   Array<int> running_{std::vector<int>{1}};
 };
+
+cudaError_t linear_rows(const LinearFewRows<T>& args, const StepLaunch& launch) {
+  return is_small_batch(args.rows, launch) ? linear_small_batch(args, launch)
+                                           : linear_few_rows(args, launch);
+}
 
 class Benchmark {
  public:
@@ -251,7 +258,9 @@ class Benchmark {
     std::printf("batch %d, third step's logits: graph and single launches %s, ring and direct %s\n",
                 batch,
                 same(graph, logits(false, true)),
-                same(graph, logits(false, false)));
+                is_small_batch(batch, StepLaunch{.has_bulk_copies = true})
+                    ? "not compared"
+                    : same(graph, logits(false, false)));
   }
 
   // For a profiler.
@@ -299,7 +308,7 @@ class Benchmark {
       args.matrices[1] = {layer.k_proj, kKv, buffers.key, kKv};
       args.matrices[2] = {layer.v_proj, kKv, buffers.value, kKv};
       args.count = 3;
-      return linear_few_rows(args, launch);
+      return linear_rows(args, launch);
     });
     row("attention", 2 * 512 * kKv * batch, [&](const DecodeStepLayer<T>& layer) {
       const auto i = &layer - weights_.layers.data();
@@ -311,6 +320,7 @@ class Benchmark {
                                                           step.step.table,
                                                           step.step.caches + i,
                                                           step.step.token.running,
+                                                          nullptr,
                                                           buffers.attention,
                                                           buffers.partial,
                                                           buffers.arrived,
@@ -326,7 +336,7 @@ class Benchmark {
       auto args = linear(buffers.attention, kHidden, nullptr, LinearEpilogue::kAdd);
       args.matrices[0] = {layer.o_proj, kHidden, buffers.hidden, kHidden};
       args.count = 1;
-      return linear_few_rows(args, launch);
+      return linear_rows(args, launch);
     });
     row("gate, up", 2 * kHidden * kIntermediate, [&](const DecodeStepLayer<T>& layer) {
       auto args =
@@ -334,19 +344,19 @@ class Benchmark {
       args.matrices[0] = {layer.gate_proj, kIntermediate, buffers.activated, kIntermediate};
       args.matrices[1] = {layer.up_proj, kIntermediate, nullptr, 0};
       args.count = 2;
-      return linear_few_rows(args, launch);
+      return linear_rows(args, launch);
     });
     row("down", kHidden * kIntermediate, [&](const DecodeStepLayer<T>& layer) {
       auto args = linear(buffers.activated, kIntermediate, nullptr, LinearEpilogue::kAdd);
       args.matrices[0] = {layer.down_proj, kHidden, buffers.hidden, kHidden};
       args.count = 1;
-      return linear_few_rows(args, launch);
+      return linear_rows(args, launch);
     });
     row("head", kHidden * kVocab, [&](const DecodeStepLayer<T>&) {
       auto args = linear(buffers.hidden, kHidden, step.step.norm, LinearEpilogue::kStore);
       args.matrices[0] = {weights_.lm_head, kVocab, buffers.logits, kVocab};
       args.count = 1;
-      return linear_few_rows(args, launch);
+      return linear_rows(args, launch);
     });
   }
 
@@ -375,13 +385,17 @@ int main(int count, char** arguments) {
     benchmark.single_launches(std::atoi(arguments[2]));
     return 0;
   }
-  for (const int batch : {1, 8}) benchmark.check_bits(batch);
-  for (const int kb : {32, 48, 64, 96}) benchmark.whole_step(1, 512, kb * 1024, true);
+  for (const int batch : {1, 8, 16, 32}) benchmark.check_bits(batch);
+  for (const int kb : {32, 48, 64}) benchmark.whole_step(1, 512, kb * 1024, true);
   benchmark.whole_step(1, 512, kBytesInFlight, false);
-  for (const int batch : {2, 4, 8}) benchmark.whole_step(batch, 512, kBytesInFlight, true);
-  for (const int kb : {32, 64, 96}) benchmark.whole_step(8, 512, kb * 1024, true);
+  for (const int batch : {2, 3, 4, 8, 16, 32}) {
+    benchmark.whole_step(batch, 512, kBytesInFlight, true);
+  }
+  for (const int batch : {8, 32}) {
+    for (const int kb : {32, 64, 96}) benchmark.whole_step(batch, 512, kb * 1024, true);
+  }
   for (const int context : {4096, 32768}) benchmark.whole_step(1, context, kBytesInFlight, true);
-  for (const int batch : {1, 8}) benchmark.operators(batch);
+  for (const int batch : {1, 4, 8, 16, 32}) benchmark.operators(batch);
   benchmark.whole_step(1, 512, kBytesInFlight, true);
   return 0;
 }

@@ -1,4 +1,5 @@
 #include "mistral_ext/kernels/cuda/decode_step.h"
+#include "mistral_ext/kernels/cuda/linear_small_batch.h"
 #include "mistral_ext/kernels/types.h"
 
 namespace mistral_ext::kernels::cuda {
@@ -24,7 +25,7 @@ class StepLauncher {
     for (int i = 0; i < sizes_.layers; ++i) add_layer(step_.layers[i], step_.caches + i);
     auto head = linear(buffers_.hidden, sizes_.hidden, step_.norm);
     add_matrix(head, step_.lm_head, sizes_.vocab, buffers_.logits);
-    add(linear_few_rows<T>, head);
+    add_linear(head);
     StepToken<T> token = step_.token;
     token.logits = buffers_.logits;
     token.caches = step_.caches;
@@ -43,6 +44,10 @@ class StepLauncher {
     if (error_ != cudaSuccess) return;
     error_ = kernel(args, launch_);
     launch_.dependent = true;
+  }
+
+  void add_linear(const LinearFewRows<T>& args) {
+    add(is_small_batch(args.rows, launch_) ? linear_small_batch<T> : linear_few_rows<T>, args);
   }
 
   LinearFewRows<T> linear(const T* x, int64_t in_features, const T* norm_weight) const {
@@ -67,7 +72,7 @@ class StepLauncher {
     args.residual = buffers_.hidden;
     args.residual_stride = sizes_.hidden;
     args.epilogue = LinearEpilogue::kAdd;
-    add(linear_few_rows<T>, args);
+    add_linear(args);
   }
 
   void add_layer(const DecodeStepLayer<T>& layer, const StepCache* cache) {
@@ -77,7 +82,7 @@ class StepLauncher {
     add_matrix(projections, layer.q_proj, query_size, buffers_.query);
     add_matrix(projections, layer.k_proj, key_size, buffers_.key);
     add_matrix(projections, layer.v_proj, key_size, buffers_.value);
-    add(linear_few_rows<T>, projections);
+    add_linear(projections);
     add(decode_step_attention<T>,
         DecodeStepAttention<T>{.query = buffers_.query,
                                .key = buffers_.key,
@@ -102,7 +107,7 @@ class StepLauncher {
     add_matrix(gate_up, layer.gate_proj, sizes_.intermediate, buffers_.activated);
     add_matrix(gate_up, layer.up_proj, sizes_.intermediate, nullptr);
     gate_up.epilogue = LinearEpilogue::kSwiGlu;
-    add(linear_few_rows<T>, gate_up);
+    add_linear(gate_up);
     add_to_residual(buffers_.activated, sizes_.intermediate, layer.down_proj);
   }
 
@@ -114,6 +119,10 @@ class StepLauncher {
 };
 
 }  // namespace
+
+int most_step_rows(const StepLaunch& launch) {
+  return launch.has_bulk_copies ? kSmallBatch : kFewRows;
+}
 
 template <typename T>
 cudaError_t decode_step(const DecodeStep<T>& step, const StepLaunch& launch) {

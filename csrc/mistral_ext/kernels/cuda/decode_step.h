@@ -7,6 +7,7 @@
 #include "mistral_ext/kernels/cuda/decode_step_attention.h"
 #include "mistral_ext/kernels/cuda/decode_step_token.h"
 #include "mistral_ext/kernels/cuda/linear_few_rows.h"
+#include "mistral_ext/kernels/cuda/linear_small_batch.h"
 #include "mistral_ext/kernels/cuda/step_launch.h"
 
 namespace mistral_ext::kernels::cuda {
@@ -29,7 +30,7 @@ struct DecodeStepSizes {
   int64_t hidden, intermediate;  // multiples of 8
   int64_t vocab;
   int layers, heads, kv_heads, head_dim;
-  int batch;  // 1 to kFewRows
+  int batch;  // 1 to most_step_rows()
   float eps;
   float scale;  // of attention scores
 };
@@ -64,6 +65,11 @@ struct DecodeStep {
   StepToken<T> token;  // logits, caches and sizes are filled in from the others
   StepCache* caches;   // [layers], on the device
 };
+
+inline constexpr int kMostStepRows = kSmallBatch;
+
+// How many rows a step takes on this GPU: up to kMostStepRows.
+int most_step_rows(const StepLaunch& launch);
 
 // Launches its kernels, 5 a layer. T is bfloat16 or float16. Returns what the first launch that
 // failed returned.

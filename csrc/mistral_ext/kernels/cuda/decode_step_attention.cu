@@ -3,6 +3,8 @@
 #include "mistral_ext/kernels/cuda/decode_step_attention.h"
 #include "mistral_ext/kernels/cuda/dependent_launch.cuh"
 #include "mistral_ext/kernels/cuda/launch.h"
+#include "mistral_ext/kernels/cuda/step_attention_join.cuh"
+#include "mistral_ext/kernels/cuda/step_attention_tiles.h"
 #include "mistral_ext/kernels/cuda/step_softmax.cuh"
 #include "mistral_ext/kernels/cuda/vector.cuh"
 
@@ -26,7 +28,6 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ __align__(16) float joined[];  // [kWarps][kGroup][kWidth]
   __shared__ float greatest[kWarps][kGroup];
   __shared__ float sums[kWarps][kGroup];
-  __shared__ bool is_last;
   let_next_start();
 
   const int head_dim = args.head_dim;
@@ -145,77 +146,8 @@ __global__ void __launch_bounds__(kThreads, 1)
       }
     }
   }
-  __syncthreads();
-  const int64_t block_head = static_cast<int64_t>(batch) * args.heads + first_head;
-  const auto partial = [&](int g, int s) {
-    return reinterpret_cast<float2*>(args.partial +
-                                     ((block_head + g) * args.splits + s) * (head_dim + 2));
-  };
-  const int pairs = head_dim / 2;  // of columns, one a thread
-  for (int i = threadIdx.x; i < group_size * pairs; i += kThreads) {
-    const int g = i / pairs;
-    const int pair = i - g * pairs;
-    float most = -INFINITY;
-    for (int w = 0; w < kWarps; ++w) most = fmaxf(most, greatest[w][g]);
-    float sum = 0.0f;
-    float2 total = {};
-    for (int w = 0; w < kWarps; ++w) {
-      const float weight = rescale(greatest[w][g], most);
-      const float2 x = reinterpret_cast<const float2*>(joined + (w * kGroup + g) * kWidth)[pair];
-      sum += weight * sums[w][g];
-      total.x += weight * x.x;
-      total.y += weight * x.y;
-    }
-    __stcg(partial(g, split) + 1 + pair, total);
-    if (pair == 0) __stcg(partial(g, split), make_float2(most, sum));
-  }
-
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    unsigned* arrived = args.arrived + batch * gridDim.x + blockIdx.x;
-    __threadfence();  // after the barrier: for all of the block
-    is_last = atomicAdd(arrived, 1) == static_cast<unsigned>(args.splits) - 1;
-    __threadfence();
-    if (is_last) *arrived = 0;
-  }
-  __syncthreads();
-  if (!is_last) return;
-  constexpr int kSplitsAhead = 16;
-  for (int i = threadIdx.x; i < group_size * pairs; i += kThreads) {
-    const int g = i / pairs;
-    const int pair = i - g * pairs;
-    float most = -INFINITY;
-    float sum = 0.0f;
-    float2 total = {};
-    for (int first = 0; first < args.splits; first += kSplitsAhead) {
-      float2 stats[kSplitsAhead];
-      float2 x[kSplitsAhead];
-#pragma unroll
-      for (int j = 0; j < kSplitsAhead; ++j) {
-        const bool is_there = first + j < args.splits;
-        stats[j] = is_there ? __ldcg(partial(g, first + j)) : make_float2(-INFINITY, 0.0f);
-        x[j] = is_there ? __ldcg(partial(g, first + j) + 1 + pair) : float2{};
-      }
-      float now = most;
-#pragma unroll
-      for (int j = 0; j < kSplitsAhead; ++j) now = fmaxf(now, stats[j].x);
-      const float before = rescale(most, now);
-      most = now;
-      sum *= before;
-      total.x *= before;
-      total.y *= before;
-#pragma unroll
-      for (int j = 0; j < kSplitsAhead; ++j) {
-        const float weight = rescale(stats[j].x, most);
-        sum += weight * stats[j].y;
-        total.x += weight * x[j].x;
-        total.y += weight * x[j].y;
-      }
-    }
-    T* to = args.output + (block_head + g) * head_dim + 2 * pair;
-    to[0] = narrow<T>(total.x / sum);
-    to[1] = narrow<T>(total.y / sum);
-  }
+  join_warps<T, kWarps, kGroup, kWidth>(
+      args, joined, &greatest[0][0], &sums[0][0], first_head, group_size);
 }
 
 template <typename T, int kLanes, int kGroup>
@@ -252,6 +184,7 @@ int64_t decode_step_groups(int batch, int heads, int kv_heads) {
 
 int decode_step_splits(int batch, int heads, int kv_heads, int multiprocessors) {
   const int64_t groups = decode_step_groups(batch, heads, kv_heads);
+  if (groups >= kTileGroups) return step_attention_tile_splits(groups, multiprocessors);
   return static_cast<int>(std::clamp<int64_t>(multiprocessors / groups, 1, kMostSplits));
 }
 
@@ -261,6 +194,10 @@ int64_t decode_step_scratch(int batch, int heads, int head_dim, int splits) {
 
 template <typename T>
 cudaError_t decode_step_attention(const DecodeStepAttention<T>& args, const StepLaunch& how) {
+  if (decode_step_groups(args.batch, args.heads, args.kv_heads) >= kTileGroups &&
+      args.head_dim <= kTileMostHeadDim) {
+    return step_attention_tiles(args, how);
+  }
   if (args.head_dim <= 8 * kRowElements) return launch<T, 8>(args, how);
   if (args.head_dim <= 16 * kRowElements) return launch<T, 16>(args, how);
   return launch<T, 32>(args, how);

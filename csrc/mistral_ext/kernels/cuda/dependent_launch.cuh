@@ -24,9 +24,57 @@ __device__ inline void wait_for_previous() {
 #endif
 }
 
+// How a kernel of a step is launched, in clusters of so many blocks.
+class StepConfig {
+ public:
+  StepConfig(
+      const StepLaunch& launch, dim3 cluster, dim3 blocks, int threads, size_t shared_bytes) {
+    config_.gridDim = blocks;
+    config_.blockDim = dim3(static_cast<unsigned>(threads));
+    config_.dynamicSmemBytes = shared_bytes;
+    config_.stream = launch.stream;
+    config_.attrs = attributes_;
+    if (launch.dependent && launch.has_bulk_copies) {
+      auto& attribute = attributes_[config_.numAttrs++];
+      attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+      attribute.val.programmaticStreamSerializationAllowed = 1;
+    }
+    if (cluster.x * cluster.y * cluster.z > 1) {
+      auto& attribute = attributes_[config_.numAttrs++];
+      attribute.id = cudaLaunchAttributeClusterDimension;
+      attribute.val.clusterDim = {cluster.x, cluster.y, cluster.z};
+    }
+  }
+  StepConfig(const StepConfig&) = delete;
+  StepConfig& operator=(const StepConfig&) = delete;
+
+  const cudaLaunchConfig_t* get() const { return &config_; }
+
+ private:
+  cudaLaunchConfig_t config_ = {};
+  cudaLaunchAttribute attributes_[2] = {};
+};
+
 // Returns what the launch returned. All kernels of a step ask for the same division of the memory
 // that L1 and shared memory have in common: a multiprocessor has to run empty before it changes
 // that.
+template <typename... Parameters, typename... Arguments>
+cudaError_t launch_clusters(const StepLaunch& launch,
+                            void (*kernel)(Parameters...),
+                            dim3 cluster,
+                            dim3 blocks,
+                            int threads,
+                            size_t shared_bytes,
+                            const Arguments&... arguments) {
+  if (const auto error = cudaFuncSetAttribute(
+          kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
+      error != cudaSuccess) {
+    return error;
+  }
+  const StepConfig config(launch, cluster, blocks, threads, shared_bytes);
+  return cudaLaunchKernelEx(config.get(), kernel, arguments...);
+}
+
 template <typename... Parameters, typename... Arguments>
 cudaError_t launch_step(const StepLaunch& launch,
                         void (*kernel)(Parameters...),
@@ -34,22 +82,7 @@ cudaError_t launch_step(const StepLaunch& launch,
                         int threads,
                         size_t shared_bytes,
                         const Arguments&... arguments) {
-  if (const auto error = cudaFuncSetAttribute(
-          kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
-      error != cudaSuccess) {
-    return error;
-  }
-  cudaLaunchConfig_t config = {};
-  config.gridDim = blocks;
-  config.blockDim = dim3(static_cast<unsigned>(threads));
-  config.dynamicSmemBytes = shared_bytes;
-  config.stream = launch.stream;
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute;
-  config.numAttrs = launch.dependent && launch.has_bulk_copies ? 1 : 0;
-  return cudaLaunchKernelEx(&config, kernel, arguments...);
+  return launch_clusters(launch, kernel, 1, blocks, threads, shared_bytes, arguments...);
 }
 
 }  // namespace mistral_ext::kernels::cuda

@@ -10,41 +10,28 @@
 
 #include "mistral_ext/kernels/cuda/block_sum.cuh"
 #include "mistral_ext/kernels/cuda/linear_few_rows_plan.h"
+#include "mistral_ext/kernels/cuda/matrix_units.cuh"
 #include "mistral_ext/kernels/cuda/vector.cuh"
 
 namespace mistral_ext::kernels::cuda {
 
-// c += A B, 16 x 8 += 16 x 16 times 16 x 8, with sums in fp32.
-template <typename T>
-__device__ inline void multiply_add(float (&c)[4], const uint4& a, uint32_t b0, uint32_t b1);
-template <>
-__device__ inline void multiply_add<bfloat16>(float (&c)[4],
-                                              const uint4& a,
-                                              uint32_t b0,
-                                              uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"
-      " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
-}
-template <>
-__device__ inline void multiply_add<float16>(float (&c)[4],
-                                             const uint4& a,
-                                             uint32_t b0,
-                                             uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"
-      " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
-}
-
-// What other kernels of the step have written: from L2, after wait_for_previous.
-__device__ inline uint4 load_fresh(const void* p) {
+// What other kernels of the step have written: from L2, after wait_for_previous. 0 where it is not
+// there, without a branch.
+__device__ inline uint4 load_fresh(const void* p, bool is_there) {
   uint4 v;
-  asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "l"(p)
-               : "memory");
+  asm volatile(
+      "{\n"
+      ".reg .pred there;\n"
+      "setp.ne.b32 there, %5, 0;\n"
+      "mov.b32 %0, 0;\n"
+      "mov.b32 %1, 0;\n"
+      "mov.b32 %2, 0;\n"
+      "mov.b32 %3, 0;\n"
+      "@there ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];\n"
+      "}"
+      : "=&r"(v.x), "=&r"(v.y), "=&r"(v.z), "=&r"(v.w)
+      : "l"(p), "r"(static_cast<int>(is_there))
+      : "memory");
   return v;
 }
 
@@ -195,8 +182,8 @@ class FewRowsProduct {
   }
 
   __device__ uint4 load_piece(int m, int piece) const {
-    if (m >= args_.rows || piece >= plan_.pieces) return {};
-    return load_fresh(args_.x + m * args_.x_stride + static_cast<int64_t>(piece) * 8);
+    return load_fresh(args_.x + m * args_.x_stride + static_cast<int64_t>(piece) * 8,
+                      m < args_.rows && piece < plan_.pieces);
   }
 
   __device__ uint4 load_norm(int piece) const {

@@ -44,11 +44,11 @@ bool use_graphs() {
 
 // What changes from step to step. On the device it is followed by the caches of the layers.
 struct State {
-  std::array<int64_t, kernels::cuda::kFewRows> tokens;
-  std::array<int64_t, kernels::cuda::kFewRows> positions;
+  std::array<int64_t, kernels::cuda::kMostStepRows> tokens;
+  std::array<int64_t, kernels::cuda::kMostStepRows> positions;
   std::array<int64_t, kMostEos> eos;
-  std::array<int, kernels::cuda::kFewRows> padding;
-  std::array<uint8_t, kernels::cuda::kFewRows> stopped;
+  std::array<int, kernels::cuda::kMostStepRows> padding;
+  std::array<uint8_t, kernels::cuda::kMostStepRows> stopped;
   int steps;  // counted on to kMostTokens
   int running;
 };
@@ -309,13 +309,12 @@ class GraphSteps : public TokenSteps {
   StepGraph graph_;
 };
 
-bool are_sizes_served(const MistralConfig& config, int64_t batch) {
+bool are_sizes_served(const MistralConfig& config) {
   using kernels::cuda::kFewRowsUnit;
   const auto is_served = [](int64_t features) {
     return features % kFewRowsUnit == 0 && features <= kernels::cuda::kFewRowsMostFeatures;
   };
-  return batch <= kernels::cuda::kFewRows && is_served(config.hidden_size) &&
-         is_served(config.intermediate_size) &&
+  return is_served(config.hidden_size) && is_served(config.intermediate_size) &&
          is_served(config.num_attention_heads * config.head_dim) &&
          config.vocab_size < kMostVocab && config.head_dim % kernels::cuda::kStepHeadDimUnit == 0 &&
          config.head_dim <= kernels::cuda::kStepMostHeadDim;
@@ -329,13 +328,17 @@ bool are_angles_served(const MistralConfig& config) {
 
 std::unique_ptr<TokenSteps> make_graph_steps(MistralForCausalLM& model, int64_t batch) {
   const auto device = model.device();
-  if (!device.is_cuda() || !are_sizes_served(model.config(), batch) ||
+  if (!device.is_cuda() || !are_sizes_served(model.config()) ||
       !are_angles_served(model.config())) {
     return nullptr;
   }
   int major = 0;
   C10_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device.index()));
   if (major < 8) return nullptr;
+  const c10::cuda::CUDAGuard guard(device);
+  kernels::cuda::StepLaunch launch = {};
+  C10_CUDA_CHECK(kernels::cuda::describe_device(&launch));
+  if (batch > kernels::cuda::most_step_rows(launch)) return nullptr;
   switch (model.dtype()) {
     case at::kBFloat16:
       return std::make_unique<GraphSteps<kernels::bfloat16>>(model, batch);
