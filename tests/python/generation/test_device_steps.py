@@ -91,7 +91,7 @@ def assert_likeliest(
 
 
 @pytest.mark.parametrize("window", [None, 6, 16])
-@pytest.mark.parametrize("rows", [1, 2, 3, 8])
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 17, 32])
 def test_takes_the_likeliest_tokens(device, dtype, rows, window):
     model = make_model(device, dtype, sliding_window=window)
     ids = ids_of(device, rows)
@@ -100,7 +100,7 @@ def test_takes_the_likeliest_tokens(device, dtype, rows, window):
     assert_likeliest(model, sequences, ids.shape[1])
 
 
-@pytest.mark.parametrize("rows", [1, 8])
+@pytest.mark.parametrize("rows", [1, 8, 32])
 def test_chooses_on_the_device(device, dtype, rows):
     # All but the first token, which comes of the prompt.
     assert launched(make_model(device, dtype), ids_of(device, rows)) >= NEW - 1
@@ -117,7 +117,9 @@ def padded(device: torch.device, lengths: list[int]) -> tuple[torch.Tensor, torc
 
 
 @pytest.mark.parametrize("window", [None, 6, 16])
-@pytest.mark.parametrize("lengths", [[3, 11], [20, 1, 7], [1, 2, 3, 4, 5, 6, 7, 40]])
+@pytest.mark.parametrize(
+    "lengths", [[3, 11], [20, 1, 7], [1, 2, 3, 4, 5, 6, 7, 40], list(range(1, 21))]
+)
 def test_padding_on_the_left_is_not_seen(device, dtype, lengths, window):
     model = make_model(device, dtype, sliding_window=window)
     ids, mask = padded(device, lengths)
@@ -173,7 +175,7 @@ def sample(
     return generate(model, ids, **SAMPLING, **kwargs)
 
 
-@pytest.mark.parametrize("lengths", [[9], [9, 4, 1]])
+@pytest.mark.parametrize("lengths", [[9], [9, 4, 1], list(range(1, 13))])
 def test_sampled_tokens_come_of_the_same_steps(device, dtype, lengths, monkeypatch):
     model = make_model(device, dtype, sliding_window=16)
     ids, mask = padded(device, lengths)
@@ -258,7 +260,7 @@ def test_beams_are_steps_on_the_device(device):
 
 def test_larger_batches_take_the_loop(device):
     model = make_model(device, torch.bfloat16)
-    ids = ids_of(device, 9)
+    ids = ids_of(device, 33)
     assert launched(model, ids) == 0
     assert_likeliest(model, generate(model, ids), ids.shape[1])
 
