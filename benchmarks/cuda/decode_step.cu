@@ -388,13 +388,16 @@ int main(int count, char** arguments) {
   for (const int batch : {1, 8, 16, 32}) benchmark.check_bits(batch);
   for (const int kb : {32, 48, 64}) benchmark.whole_step(1, 512, kb * 1024, true);
   benchmark.whole_step(1, 512, kBytesInFlight, false);
-  for (const int batch : {2, 3, 4, 8, 16, 32}) {
+  for (const int batch : {2, 4, 5, 8, 16, 32}) {
     benchmark.whole_step(batch, 512, kBytesInFlight, true);
   }
   for (const int batch : {8, 32}) {
-    for (const int kb : {32, 64, 96}) benchmark.whole_step(batch, 512, kb * 1024, true);
+    for (const int kb : {40, 64}) benchmark.whole_step(batch, 512, kb * 1024, true);
   }
-  for (const int context : {4096, 32768}) benchmark.whole_step(1, context, kBytesInFlight, true);
+  for (const int context : {1024, 4096, 32768}) {
+    benchmark.whole_step(1, context, kBytesInFlight, true);
+  }
+  for (const int batch : {8, 32}) benchmark.whole_step(batch, 4096, kBytesInFlight, true);
   for (const int batch : {1, 4, 8, 16, 32}) benchmark.operators(batch);
   benchmark.whole_step(1, 512, kBytesInFlight, true);
   return 0;

@@ -22,7 +22,7 @@ using kernels::float16;
 using namespace kernels::cuda;
 
 int failures = 0;
-constexpr int kTable = 400;  // positions
+constexpr int kTable = 1024;  // positions
 
 void expect(bool holds, const char* name, const char* what, double value = 0) {
   if (holds) return;

@@ -11,7 +11,9 @@ __device__ inline uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
-// A barrier whose phases end with `arrivals` arrivals and all announced bytes.
+// A barrier whose phases end with `arrivals` arrivals and all announced bytes. What copies bring is
+// there once a phase has ended; arrivals of those who have read it are what the next copy to the
+// same place waits for.
 struct CopyBarrier {
   uint64_t state;
 

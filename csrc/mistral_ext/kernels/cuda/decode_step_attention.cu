@@ -147,7 +147,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
   }
   join_warps<T, kWarps, kGroup, kWidth>(
-      args, joined, &greatest[0][0], &sums[0][0], first_head, group_size);
+      args, args.splits, joined, &greatest[0][0], &sums[0][0], first_head, group_size);
 }
 
 template <typename T, int kLanes, int kGroup>
@@ -184,8 +184,9 @@ int64_t decode_step_groups(int batch, int heads, int kv_heads) {
 
 int decode_step_splits(int batch, int heads, int kv_heads, int multiprocessors) {
   const int64_t groups = decode_step_groups(batch, heads, kv_heads);
-  if (groups >= kTileGroups) return step_attention_tile_splits(groups, multiprocessors);
-  return static_cast<int>(std::clamp<int64_t>(multiprocessors / groups, 1, kMostSplits));
+  const auto splits =
+      static_cast<int>(std::clamp<int64_t>(multiprocessors / groups, 1, kMostSplits));
+  return splits == 1 ? 1 : splits / 2 * 2;  // in pairs
 }
 
 int64_t decode_step_scratch(int batch, int heads, int head_dim, int splits) {
@@ -194,12 +195,7 @@ int64_t decode_step_scratch(int batch, int heads, int head_dim, int splits) {
 
 template <typename T>
 cudaError_t decode_step_attention(const DecodeStepAttention<T>& args, const StepLaunch& how) {
-  if (decode_step_groups(args.batch, args.heads, args.kv_heads) >= kTileGroups &&
-      args.head_dim <= kTileMostHeadDim) {
-    return step_attention_tiles(args, how);
-  }
-  if (args.head_dim <= 8 * kRowElements) return launch<T, 8>(args, how);
-  if (args.head_dim <= 16 * kRowElements) return launch<T, 16>(args, how);
+  if (args.head_dim <= kTileMostHeadDim) return step_attention_tiles(args, how);
   return launch<T, 32>(args, how);
 }
 

@@ -260,7 +260,7 @@ cudaError_t in_parts(const LinearFewRows<T>& args, int64_t most, Multiply&& mult
 }  // namespace
 
 bool is_small_batch(int64_t rows, const StepLaunch& launch) {
-  return launch.has_bulk_copies && rows > 2 && rows <= kSmallBatch;
+  return launch.has_bulk_copies && rows > kFewRows / 2 && rows <= kSmallBatch;
 }
 
 template <typename T>

@@ -20,11 +20,12 @@ struct SplitExchange {
 
 // Of query heads first_head to first_head + group_size of row blockIdx.z, each warp has written to
 // shared memory, for every one of kGroup heads, kWidth columns of weighted values, its greatest
-// score and its sum of weights. Grid: blocks of heads, splits, rows. The block that ends last joins
-// the splits.
-// With kCluster the splits are a cluster of blocks, which tell each other what they have.
+// score and its sum of weights. Grid: blocks of heads, splits, rows, of whose splits the first
+// `splits` are there. The block that ends last joins them. With kCluster the splits are a cluster
+// of blocks, which tell each other what they have.
 template <typename T, int kWarps, int kGroup, int kWidth, bool kCluster = false>
 __device__ void join_warps(const DecodeStepAttention<T>& args,
+                           int splits,
                            const float* joined,
                            const float* greatest,
                            const float* sums,
@@ -43,7 +44,7 @@ __device__ void join_warps(const DecodeStepAttention<T>& args,
                                      ((block_head + g) * args.splits + s) * (head_dim + 2));
   };
   const int pairs = head_dim / 2;  // of columns, one a thread
-  [[maybe_unused]] const int share = group_size * pairs / args.splits;
+  [[maybe_unused]] const int share = group_size * pairs / splits;
   const auto store = [&](int g, int pair, float2 total, float sum) {
     T* to = args.output + (block_head + g) * head_dim + 2 * pair;
     to[0] = narrow<T>(total.x / sum);
@@ -63,14 +64,14 @@ __device__ void join_warps(const DecodeStepAttention<T>& args,
       total.x += weight * x.x;
       total.y += weight * x.y;
     }
-    if (args.splits == 1) {
+    if (splits == 1) {
       store(g, pair, total, sum);
       continue;
     }
 #if __CUDA_ARCH__ >= 900
     if constexpr (kCluster) {
-      const int owner = i % args.splits;
-      store_there(address_in(exchange->stats + split * share + i / args.splits, owner),
+      const int owner = i % splits;
+      store_there(address_in(exchange->stats + split * share + i / splits, owner),
                   make_float4(most, sum, total.x, total.y),
                   address_in(&exchange->received, owner));
       continue;
@@ -79,18 +80,17 @@ __device__ void join_warps(const DecodeStepAttention<T>& args,
     __stcg(partial(g, split) + 1 + pair, total);
     if (pair == 0) __stcg(partial(g, split), make_float2(most, sum));
   }
-  if (args.splits == 1) return;
+  if (splits == 1) return;
 #if __CUDA_ARCH__ >= 900
   if constexpr (kCluster) {
     exchange->received.wait(0);
-    for (int i = split + args.splits * threadIdx.x; i < group_size * pairs;
-         i += args.splits * kThreads) {
-      const float4* stats = exchange->stats + i / args.splits;
+    for (int i = split + splits * threadIdx.x; i < group_size * pairs; i += splits * kThreads) {
+      const float4* stats = exchange->stats + i / splits;
       float most = -INFINITY;
-      for (int j = 0; j < args.splits; ++j) most = fmaxf(most, stats[j * share].x);
+      for (int j = 0; j < splits; ++j) most = fmaxf(most, stats[j * share].x);
       float sum = 0.0f;
       float2 total = {};
-      for (int j = 0; j < args.splits; ++j) {
+      for (int j = 0; j < splits; ++j) {
         const float4 x = stats[j * share];
         const float weight = rescale(x.x, most);
         sum += weight * x.y;
@@ -107,7 +107,7 @@ __device__ void join_warps(const DecodeStepAttention<T>& args,
   if (threadIdx.x == 0) {
     unsigned* arrived = args.arrived + batch * gridDim.x + blockIdx.x;
     __threadfence();  // after the barrier: for all of the block
-    is_last = atomicAdd(arrived, 1) == static_cast<unsigned>(args.splits) - 1;
+    is_last = atomicAdd(arrived, 1) == static_cast<unsigned>(splits) - 1;
     __threadfence();
     if (is_last) *arrived = 0;
   }
@@ -120,12 +120,12 @@ __device__ void join_warps(const DecodeStepAttention<T>& args,
     float most = -INFINITY;
     float sum = 0.0f;
     float2 total = {};
-    for (int first = 0; first < args.splits; first += kSplitsAhead) {
+    for (int first = 0; first < splits; first += kSplitsAhead) {
       float2 stats[kSplitsAhead];
       float2 x[kSplitsAhead];
 #pragma unroll
       for (int j = 0; j < kSplitsAhead; ++j) {
-        const bool is_there = first + j < args.splits;
+        const bool is_there = first + j < splits;
         stats[j] = is_there ? __ldcg(partial(g, first + j)) : make_float2(-INFINITY, 0.0f);
         x[j] = is_there ? __ldcg(partial(g, first + j) + 1 + pair) : float2{};
       }

@@ -10,11 +10,14 @@
 namespace mistral_ext::kernels::cuda {
 namespace {
 
-constexpr int kGroup = 8;          // query heads of a block, at most
-constexpr int kClusterSplits = 2;  // larger clusters take longer to start than they save
+constexpr int kGroup = 8;  // query heads of a block, at most
+// Splits that are a cluster of blocks tell each other soonest what they have; larger clusters take
+// longer to start than they save. Up to kFewKeys keys are so looked at, by two splits of all.
+constexpr int kClusterSplits = 2;
+constexpr int kFewKeys = 768;
 
 // A block: one key/value head of one sequence, up to kGroup of the query heads that read it, one
-// split of the keys. head_dim is at most kDims. With kCluster the splits are a cluster.
+// split of the keys. head_dim is at most kDims. With kCluster pairs of splits are clusters.
 template <typename T, int kDims, int kWarps, bool kCluster>
 __global__ void __launch_bounds__(kWarps* kWarp, 8 / kWarps)
     tiles_kernel(const __grid_constant__ DecodeStepAttention<T> args) {
@@ -48,13 +51,17 @@ __global__ void __launch_bounds__(kWarps* kWarp, 8 / kWarps)
   const int hidden =
       args.padding == nullptr ? -cache.capacity : args.padding[batch] - (cache.seen - cache.slot);
   const int lowest = cache.slot == cache.stored ? min(max(hidden, 0), cache.stored) : 0;
+  const int seen = cache.stored - lowest;
+  const int splits = seen > kFewKeys ? args.splits : min(args.splits, kClusterSplits);
+  if (split >= splits) return;
   const auto bound = [&](int i) {
-    return lowest + static_cast<int>(static_cast<int64_t>(cache.stored - lowest) * i / args.splits);
+    return lowest + static_cast<int>(static_cast<int64_t>(seen) * i / splits);
   };
   const int begin = bound(split);
   const int end = bound(split + 1);
 #if __CUDA_ARCH__ >= 900
-  if constexpr (kCluster) {
+  const bool is_cluster = kCluster && splits == kClusterSplits;
+  if (is_cluster) {
     if (threadIdx.x == 0) {
       exchange.received.init(1);
       fence_barrier_init();
@@ -79,7 +86,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, 8 / kWarps)
 
   // Threads take the halves of heads, 8 elements of each, then the new key, then its value.
   const int half_pieces = head_dim / (2 * kRowElements);
-  const bool has_new = split == args.splits - 1;
+  const bool has_new = split == splits - 1;
   const int head = static_cast<int>(threadIdx.x) / half_pieces;
   const int column = (static_cast<int>(threadIdx.x) - head * half_pieces) * kRowElements;
   const bool is_query = head < group_size;
@@ -207,10 +214,15 @@ __global__ void __launch_bounds__(kWarps* kWarp, 8 / kWarps)
     }
   }
 #if __CUDA_ARCH__ >= 900
-  if constexpr (kCluster) wait_for_cluster();
+  if (is_cluster) {
+    wait_for_cluster();
+    join_warps<T, kWarps, kGroup, kDims, true>(
+        args, splits, joined, greatest, sums, first_head, group_size, &exchange);
+    return;
+  }
 #endif
-  join_warps<T, kWarps, kGroup, kDims, kCluster>(
-      args, joined, greatest, sums, first_head, group_size, &exchange);
+  join_warps<T, kWarps, kGroup, kDims>(
+      args, splits, joined, greatest, sums, first_head, group_size);
 }
 
 template <typename T, int kDims, int kWarps>
@@ -227,7 +239,7 @@ cudaError_t launch(const DecodeStepAttention<T>& args, const StepLaunch& launch)
     if (error != cudaSuccess) return error;
     return launch_clusters(launch, kernel, cluster, blocks, kThreads, kShared, args);
   };
-  if (launch.has_bulk_copies && args.splits == kClusterSplits) {
+  if (launch.has_bulk_copies && args.splits % kClusterSplits == 0) {
     return run(tiles_kernel<T, kDims, kWarps, true>, dim3(1, kClusterSplits));
   }
   return run(tiles_kernel<T, kDims, kWarps, false>, dim3(1));
@@ -242,10 +254,6 @@ cudaError_t launch(const DecodeStepAttention<T>& args, const StepLaunch& how) {
 }
 
 }  // namespace
-
-int step_attention_tile_splits(int64_t groups, int multiprocessors) {
-  return kClusterSplits * groups <= multiprocessors ? kClusterSplits : 1;
-}
 
 template <typename T>
 cudaError_t step_attention_tiles(const DecodeStepAttention<T>& args, const StepLaunch& how) {
