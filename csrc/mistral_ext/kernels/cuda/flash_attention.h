@@ -25,6 +25,7 @@ struct FlashAttention {
   bool is_causal;
   int sliding_window;  // 0: all
   float scale;         // positive
+  int multiprocessors;
   // What plan_visible_keys has written, or null.
   const uint32_t* visible;
   int64_t visible_batch_stride;

@@ -28,7 +28,25 @@ struct TensorShape {
 // data and strides are multiples of 16 bytes.
 cudaError_t describe_tensor(const TensorShape& shape, int box_rows, CUtensorMap* map);
 
+// A stage of a ring, and which time round it is.
+template <int kStages>
+struct Turn {
+  int stage = 0;
+  int parity = 0;
+
+  __device__ void next() {
+    stage = stage + 1 == kStages ? 0 : stage + 1;
+    parity ^= stage == 0 ? 1 : 0;
+  }
+};
+
 #if __CUDA_ARCH__ >= 900
+// Orders this thread's reads and writes of shared memory before later copies into it, of which
+// another thread is told after this.
+__device__ inline void fence_copies() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
 __device__ inline void copy_box(void* to,
                                 const CUtensorMap* from,
                                 int column,

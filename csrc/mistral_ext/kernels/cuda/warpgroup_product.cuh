@@ -6,6 +6,9 @@
 // Operands in shared memory lie in atoms of 64 columns, 128 bytes, by any number of rows, as the
 // tensor copies of tensor_copy.cuh leave them: the 16-byte units of row r are permuted by r % 8.
 
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
 #include <cstdint>
 
 #include "mistral_ext/kernels/cuda/tensor_copy.cuh"
@@ -72,8 +75,8 @@ __device__ inline void hold(uint32_t (&registers)[kCount]) {
       MISTRAL_EXT_SUMS_8(d, i + 24)
 #define MISTRAL_EXT_SUMS_64(d) MISTRAL_EXT_SUMS_32(d, 0), MISTRAL_EXT_SUMS_32(d, 32)
 
-// Products of 64 x 16 by 16 x 128 elements, both in shared memory with the summed index along their
-// rows. adds: 0 puts the product in place of what is in d.
+// Products of 64 x 16 by 16 x 128 elements, both in shared memory with the summed index along
+// their rows. adds: 0 puts the product in place of what is in d.
 #define MISTRAL_EXT_PRODUCT(T, TYPE)                                                           \
   __device__ inline void product(T, float (&d)[64], uint64_t a, uint64_t b, int adds) {        \
     asm volatile(                                                                              \
@@ -120,6 +123,20 @@ __device__ inline void take_registers() {
 template <int kRegisters>
 __device__ inline void give_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+// Two sums rounded to T, the first in the lower half.
+template <typename T>
+__device__ uint32_t pack(float low, float high);
+template <>
+__device__ inline uint32_t pack<bfloat16>(float low, float high) {
+  const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
+  return reinterpret_cast<const uint32_t&>(both);
+}
+template <>
+__device__ inline uint32_t pack<float16>(float low, float high) {
+  const __half2 both = __floats2half2_rn(low, high);
+  return reinterpret_cast<const uint32_t&>(both);
 }
 
 #endif

@@ -116,6 +116,7 @@ std::tuple<at::Tensor, at::Tensor> flash_attention(const at::Tensor& query,
     args.is_causal = is_causal;
     args.sliding_window = to_int(window);
     args.scale = static_cast<float>(scale);
+    args.multiprocessors = multiprocessors(query.device());
     if (visible.defined()) {
       args.visible = static_cast<const uint32_t*>(visible.const_data_ptr());
       args.visible_batch_stride = step_of_rows(visible, visible.size(1));
