@@ -22,8 +22,8 @@ LEFT_OUT = {
         rope_init vocab_parallel_cross_entropy
     """,
     "models": """
-        checkpoint_folder checkpointed_layer mistral_format parameter_shapes parameter_shard
-        read_part saved_config stored_config visibility_plan
+        checkpoint_folder checkpointed_layer mistral_format packing_plan parameter_shapes
+        parameter_shard read_part saved_config stored_config visibility_plan
     """,
     "ops": """
         attention_reference check_tensor linear_cross_entropy_logits
