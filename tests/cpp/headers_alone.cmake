@@ -3,7 +3,7 @@
 # it, compiled with the tests.
 set(csrc "${CMAKE_SOURCE_DIR}/csrc")
 file(GLOB_RECURSE headers RELATIVE "${csrc}" CONFIGURE_DEPENDS "${csrc}/mistral_ext/*.h")
-list(FILTER headers EXCLUDE REGEX "^mistral_ext/(bindings|kernels|programs|ops/cpu|ops/cuda|ops/autograd)/|^mistral_ext/ops/(dispatch|rows)[.]h$")
+list(FILTER headers EXCLUDE REGEX "^mistral_ext/(bindings|kernels|programs|models/cuda|ops/cpu|ops/cuda|ops/autograd)/|^mistral_ext/ops/(dispatch|rows)[.]h$")
 set(alone "")
 foreach(header IN LISTS headers)
   string(REGEX REPLACE "[.]h$" ".cpp" source "${header}")
