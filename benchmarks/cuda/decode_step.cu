@@ -93,6 +93,7 @@ class Step {
                         static_cast<int64_t>(context) * kHeadDim,
                         0,
                         context,
+                        context,
                         context});
     }
     CUDA_CHECK(cudaMemcpy(

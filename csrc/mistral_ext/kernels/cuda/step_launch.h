@@ -10,13 +10,13 @@ inline constexpr int kBytesInFlight = 48 * 1024;
 
 // Where and how the kernels of a decode step are launched.
 struct StepLaunch {
-  cudaStream_t stream;
-  int multiprocessors;
+  cudaStream_t stream = nullptr;
+  int multiprocessors = 0;
   // Of the GPU, from Hopper on: bulk copies, shared memory for a ring of them, dependent launches.
-  bool has_bulk_copies;
+  bool has_bulk_copies = false;
   // The kernel may start before the one ahead in the stream has ended: that one is of the same
   // step, and writes no weights.
-  bool dependent;
+  bool dependent = false;
   int bytes_in_flight = kBytesInFlight;
 };
 
