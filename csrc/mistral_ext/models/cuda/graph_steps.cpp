@@ -86,6 +86,11 @@ class GraphSteps : public TokenSteps {
     host_state_ = at::empty({state_bytes()}, at::TensorOptions().dtype(at::kByte));
   }
 
+  GraphSteps(const GraphSteps&) = delete;
+  GraphSteps& operator=(const GraphSteps&) = delete;
+  // The buffers go back to the stream they came from; steps may still run on another one.
+  ~GraphSteps() override { last_use_.wait(); }
+
   bool serves(const cache::KVCache& cache, const StepRows& rows) const override {
     const auto& first = weights_.embed_tokens();
     if (first.device() != device_ || first.scalar_type() != dtype() || !weights_.serve()) {

@@ -52,6 +52,8 @@ class LastUse {
 
   void wait(cudaStream_t stream) const { C10_CUDA_CHECK(cudaStreamWaitEvent(stream, event_, 0)); }
   void record(cudaStream_t stream) const { C10_CUDA_CHECK(cudaEventRecord(event_, stream)); }
+  // On the host.
+  void wait() const { C10_CUDA_CHECK_WARN(cudaEventSynchronize(event_)); }
 
  private:
   cudaEvent_t event_ = nullptr;
