@@ -1,6 +1,7 @@
 #include "mistral_ext/kernels/cuda/flash_attention.h"
 #include "mistral_ext/kernels/cuda/flash_attention_queries.cuh"
 #include "mistral_ext/kernels/cuda/flash_attention_tiles.cuh"
+#include "mistral_ext/kernels/cuda/registers.cuh"
 
 namespace mistral_ext::kernels::cuda {
 namespace {

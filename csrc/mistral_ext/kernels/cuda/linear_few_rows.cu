@@ -3,6 +3,8 @@
 #include "mistral_ext/kernels/cuda/few_rows_product.cuh"
 #include "mistral_ext/kernels/cuda/linear_few_rows.h"
 #include "mistral_ext/kernels/cuda/linear_few_rows_plan.h"
+#include "mistral_ext/kernels/cuda/registers.cuh"
+#include "mistral_ext/kernels/cuda/row_units.cuh"
 
 namespace mistral_ext::kernels::cuda {
 namespace {
@@ -13,37 +15,16 @@ struct Work {
   FewRowsPlan plan;
 };
 
-// Rows of one matrix.
-struct Unit {
-  int matrix;
-  int64_t row;
-  int rows;
-};
-
 template <typename T>
 __device__ int count_units(const Work<T>& work) {
-  const int groups = work.plan.groups_before[kFewMatrices];
-  const int block = static_cast<int>(blockIdx.x);
-  return (groups - block + work.plan.blocks - 1) / work.plan.blocks * work.plan.units_a_group;
+  return count_row_units(work.plan, static_cast<int>(blockIdx.x), work.plan.blocks);
 }
 
 // This block's.
 template <int kUnitRows, typename T>
-__device__ Unit unit_at(const Work<T>& work, int index) {
-  const FewRowsPlan& plan = work.plan;
-  int group = static_cast<int>(blockIdx.x) + (index >> (plan.units_a_group - 1)) * plan.blocks;
-  Unit unit;
-  if (plan.units_a_group == 2) {
-    unit.matrix = index % 2;
-  } else {
-    unit.matrix = 0;
-    while (group >= plan.groups_before[unit.matrix + 1]) ++unit.matrix;
-    group -= plan.groups_before[unit.matrix];
-  }
-  unit.row = static_cast<int64_t>(group) * kUnitRows;
-  const int64_t rows = work.args.matrices[unit.matrix].out_features - unit.row;
-  unit.rows = static_cast<int>(min(rows, static_cast<int64_t>(kUnitRows)));
-  return unit;
+__device__ RowUnit unit_at(const Work<T>& work, int index) {
+  const int block = static_cast<int>(blockIdx.x);
+  return row_unit_at<kUnitRows>(work.args, work.plan, block, work.plan.blocks, index);
 }
 
 // Output i of a set of units, with its value before the epilogue.
@@ -63,7 +44,7 @@ template <typename Shape, int kRows, typename T>
 __device__ float residual_of(const Work<T>& work, int first_unit, int i) {
   const LinearFewRows<T>& args = work.args;
   const Output output = output_at<Shape, kRows>(i, 1);
-  const Unit unit = unit_at<Shape::kUnitRows>(work, first_unit + output.unit);
+  const RowUnit unit = unit_at<Shape::kUnitRows>(work, first_unit + output.unit);
   if (output.row >= unit.rows || output.m >= args.rows) return 0.0f;
   // Another kernel of the step wrote it: not through the cache of constants.
   const auto* from = args.residual + output.m * args.residual_stride + unit.row + output.row;
@@ -79,7 +60,7 @@ __device__ void finish_set(
   const int outputs = (last - first) / plan.units_a_group * Shape::kUnitRows * kRows;
   for (int i = threadIdx.x; i < outputs; i += kProductThreads) {
     const Output output = output_at<Shape, kRows>(i, plan.units_a_group);
-    const Unit unit = unit_at<Shape::kUnitRows>(work, first + output.unit);
+    const RowUnit unit = unit_at<Shape::kUnitRows>(work, first + output.unit);
     if (output.row >= unit.rows || output.m >= args.rows) continue;
     const int sum = output.unit * plan.unit_sums;
     float value = product.total(sum, output.row, output.m);
@@ -168,7 +149,7 @@ __device__ void fill_ring(const Work<T>& work, const Ring& ring) {
     const int last = min(first + plan.set_units, units);
     for (int pass = 0; pass < passes; ++pass) {
       for (int index = first; index < last; ++index) {
-        const Unit unit = unit_at<Shape::kUnitRows>(work, index);
+        const RowUnit unit = unit_at<Shape::kUnitRows>(work, index);
         const auto* from = reinterpret_cast<const unsigned char*>(
             work.args.matrices[unit.matrix].weight + unit.row * work.args.in_features);
         ring.empty[ring_unit].wait(parity);
@@ -193,18 +174,6 @@ __device__ void fill_ring(const Work<T>& work, const Ring& ring) {
   }
 }
 #endif
-
-// Of a warp group, where the GPU is one that can.
-[[maybe_unused]] __device__ void keep_few_registers() {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-#endif
-}
-[[maybe_unused]] __device__ void take_more_registers() {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-#endif
-}
 
 // Threads beside those that multiply, one of which copies: a warp, or as many as it takes to hand
 // registers over.
@@ -233,12 +202,12 @@ __global__ void __launch_bounds__(kProductThreads + kCopyThreads<kRows, kPieces>
   __syncthreads();
   constexpr bool kHandsOver = kCopyThreads<kRows, kPieces> > kWarp;
   if (threadIdx.x >= kProductThreads) {
-    if constexpr (kHandsOver) keep_few_registers();
+    if constexpr (kHandsOver) give_registers<40>();
     if (threadIdx.x == kProductThreads) fill_ring<Shape>(work, ring);
     return;
   }
 
-  if constexpr (kHandsOver) take_more_registers();
+  if constexpr (kHandsOver) take_registers<232>();
   Product product(work.args, work.plan, sums, squares);
   wait_for_previous();
   const int slot_shift = plan.slot_shift;
@@ -285,7 +254,7 @@ __global__ void __launch_bounds__(kProductThreads, kRows > 2 ? 1 : 2)
   Product product(work.args, work.plan, sums, squares);
   wait_for_previous();
   for_each_unit<kRows>(work, product, [&](int index, int pass, typename Product::Tasks& w) {
-    const Unit unit = unit_at<Shape::kUnitRows>(work, index);
+    const RowUnit unit = unit_at<Shape::kUnitRows>(work, index);
     const T* weight = work.args.matrices[unit.matrix].weight + unit.row * work.args.in_features;
 #pragma unroll
     for (int task = 0; task < Shape::kTasks; ++task) {

@@ -2,6 +2,7 @@
 #include "mistral_ext/kernels/cuda/dependent_launch.cuh"
 #include "mistral_ext/kernels/cuda/linear_small_batch.h"
 #include "mistral_ext/kernels/cuda/linear_small_batch_plan.h"
+#include "mistral_ext/kernels/cuda/registers.cuh"
 #include "mistral_ext/kernels/cuda/small_batch_product.cuh"
 #include "mistral_ext/kernels/cuda/small_batch_ring.cuh"
 
@@ -29,7 +30,7 @@ class SetEnd {
     m_ = Product::m_of(of_unit);
     const int row = Product::row_of(of_unit);
     if (unit >= last || m_ >= args.rows) return;
-    const SmallBatchUnit at = unit_at(*work_, cluster, unit);
+    const RowUnit at = unit_at(*work_, cluster, unit);
     matrix_ = at.matrix;
     row_ = at.row + row;
     rows_ = min(at.rows - row, 2);
@@ -163,18 +164,6 @@ __device__ void multiply_units(const SmallBatchWork<T>& work,
 }
 #endif
 
-// Of a warp group, where the GPU is one that can.
-[[maybe_unused]] __device__ void keep_few_registers() {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-#endif
-}
-[[maybe_unused]] __device__ void take_more_registers() {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-#endif
-}
-
 // Weights come through a ring in shared memory that one thread fills by bulk copies.
 template <typename T, int kTiles, int kSteps, bool kIsWhole>
 __global__ void __launch_bounds__(kProductThreads + kCopyThreads, 1)
@@ -191,11 +180,11 @@ __global__ void __launch_bounds__(kProductThreads + kCopyThreads, 1)
   __syncthreads();
   if (plan.cluster > 1) arrive_at_cluster();
   if (threadIdx.x >= kProductThreads) {
-    keep_few_registers();
+    give_registers<40>();
     if (threadIdx.x == kProductThreads) fill_ring(work, shared, cluster, rank);
     return;
   }
-  take_more_registers();
+  take_registers<232>();
   multiply_units<Product>(work, shared, cluster, rank);
 #endif
 }

@@ -4,6 +4,7 @@
 
 #include "mistral_ext/kernels/cuda/bulk_copy.cuh"
 #include "mistral_ext/kernels/cuda/linear_small_batch_plan.h"
+#include "mistral_ext/kernels/cuda/row_units.cuh"
 
 namespace mistral_ext::kernels::cuda {
 
@@ -13,38 +14,16 @@ struct SmallBatchWork {
   SmallBatchPlan plan;
 };
 
-// Rows of one matrix.
-struct SmallBatchUnit {
-  int matrix;
-  int64_t row;
-  int rows;
-};
-
 #if __CUDA_ARCH__ >= 900
 template <typename T>
 __device__ int count_units(const SmallBatchWork<T>& work, int cluster) {
-  const SmallBatchPlan& plan = work.plan;
-  const int groups = plan.groups_before[kFewMatrices];
-  return (groups - cluster + plan.clusters - 1) / plan.clusters * plan.units_a_group;
+  return count_row_units(work.plan, cluster, work.plan.clusters);
 }
 
 // The cluster's.
 template <typename T>
-__device__ SmallBatchUnit unit_at(const SmallBatchWork<T>& work, int cluster, int index) {
-  const SmallBatchPlan& plan = work.plan;
-  int group = cluster + (index >> (plan.units_a_group - 1)) * plan.clusters;
-  SmallBatchUnit unit;
-  if (plan.units_a_group == 2) {
-    unit.matrix = index % 2;
-  } else {
-    unit.matrix = 0;
-    while (group >= plan.groups_before[unit.matrix + 1]) ++unit.matrix;
-    group -= plan.groups_before[unit.matrix];
-  }
-  unit.row = static_cast<int64_t>(group) * kUnitRows;
-  const int64_t rows = work.args.matrices[unit.matrix].out_features - unit.row;
-  unit.rows = static_cast<int>(min(rows, static_cast<int64_t>(kUnitRows)));
-  return unit;
+__device__ RowUnit unit_at(const SmallBatchWork<T>& work, int cluster, int index) {
+  return row_unit_at<kUnitRows>(work.args, work.plan, cluster, work.plan.clusters, index);
 }
 
 // What a block has in its shared memory.
@@ -97,7 +76,7 @@ __device__ void fill_ring(const SmallBatchWork<T>& work,
   int landed_parity = 0;
   int on_their_way = 0;
   for (int index = 0; index < units; ++index) {
-    const SmallBatchUnit unit = unit_at(work, cluster, index);
+    const RowUnit unit = unit_at(work, cluster, index);
     const auto* from =
         reinterpret_cast<const unsigned char*>(work.args.matrices[unit.matrix].weight) +
         unit.row * row_bytes + begin;

@@ -115,16 +115,6 @@ MISTRAL_EXT_ADD_PRODUCT(float16, "f16")
 #undef MISTRAL_EXT_NAMES_64
 #undef MISTRAL_EXT_NAMES_32
 
-// Registers of each thread of a warpgroup, which all its warps call together.
-template <int kRegisters>
-__device__ inline void take_registers() {
-  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
-}
-template <int kRegisters>
-__device__ inline void give_registers() {
-  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
-}
-
 // Two sums rounded to T, the first in the lower half.
 template <typename T>
 __device__ uint32_t pack(float low, float high);
